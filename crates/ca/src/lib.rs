@@ -1,0 +1,1 @@
+//! The authority: policy, issuance, durable store and EST server.

@@ -1,0 +1,3 @@
+//! The `enclasp` command.
+
+fn main() {}

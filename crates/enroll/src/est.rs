@@ -1,0 +1,186 @@
+//! The wire of EST (RFC 7030), for both ends: paths, media types, bodies, credentials.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use der::asn1::{Any, ObjectIdentifier, SetOfVec};
+use der::{Choice, Decode, Encode, Sequence};
+use zeroize::Zeroizing;
+
+use crate::{Error, Result, Token};
+
+/// GET: the certificates of the authority (RFC 7030 §4.1).
+pub const CACERTS: &str = "/.well-known/est/cacerts";
+/// POST: a first certificate (RFC 7030 §4.2.1).
+pub const SIMPLEENROLL: &str = "/.well-known/est/simpleenroll";
+/// POST: renewal of a certificate (RFC 7030 §4.2.2).
+pub const SIMPLEREENROLL: &str = "/.well-known/est/simplereenroll";
+/// GET: what a request should contain (RFC 7030 §4.5).
+pub const CSRATTRS: &str = "/.well-known/est/csrattrs";
+/// POST: full CMC (RFC 7030 §4.3).
+pub const FULLCMC: &str = "/.well-known/est/fullcmc";
+/// POST: a key made by the authority (RFC 7030 §4.4).
+pub const SERVERKEYGEN: &str = "/.well-known/est/serverkeygen";
+
+/// The media type of a PKCS#10 request.
+pub const PKCS10: &str = "application/pkcs10";
+/// The media type of certificates without signers.
+pub const CERTS_ONLY: &str = "application/pkcs7-mime; smime-type=certs-only";
+/// The media type of CSR attributes.
+pub const CSR_ATTRIBUTES: &str = "application/csrattrs";
+
+/// The length in bytes of the longest request body: 64 KiB of DER in base64, and room to spare.
+pub const MAX_REQUEST: usize = 128 * 1024;
+
+/// DER as a body: base64 (RFC 4648 §4) on one line, which every known client but libest reads.
+pub fn encode_body(der: &[u8]) -> String {
+    STANDARD.encode(der)
+}
+
+/// The DER in a body: base64, wrapped or not, or the DER itself. The two cannot be confused: DER of
+/// a SEQUENCE begins with 0x30, its base64 with `M`.
+///
+/// # Errors
+/// [`Error::Body`].
+pub fn decode_body(body: &[u8]) -> Result<Vec<u8>> {
+    let error = |reason: &str| Error::Body { reason: reason.to_owned() };
+    if body.first() == Some(&0x30) {
+        return Ok(body.to_vec());
+    }
+    let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    if text.is_empty() {
+        return Err(error("it is empty"));
+    }
+    if text.starts_with(b"-----BEGIN") {
+        return Err(error("it is PEM: leave out the BEGIN and END lines, or send DER"));
+    }
+    STANDARD.decode(&text).map_err(|_| error("it is neither base64 nor DER"))
+}
+
+/// The value of an `Authorization` header with `token` as the password (RFC 7617).
+///
+/// # Errors
+/// [`Error::Token`]; not for a token that was parsed.
+pub fn basic_credentials(token: &Token) -> Result<Zeroizing<String>> {
+    let line = token.to_line()?;
+    let pair = Zeroizing::new([b"enclasp:", line.as_bytes()].concat());
+    let encoded = Zeroizing::new(STANDARD.encode(&*pair));
+    Ok(Zeroizing::new(["Basic ", encoded.as_str()].concat()))
+}
+
+/// The password in an `Authorization` header of the scheme `Basic`; the user name does not matter.
+/// `None` if the header is anything else.
+pub fn basic_password(header: &[u8]) -> Option<Zeroizing<String>> {
+    let text = std::str::from_utf8(header).ok()?;
+    let (scheme, encoded) = text.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = Zeroizing::new(STANDARD.decode(encoded.trim()).ok()?);
+    let (_, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some(Zeroizing::new(password.to_owned()))
+}
+
+/// One entry of the CSR attributes: `AttrOrOID` (RFC 7030 §4.5.2).
+#[derive(Clone, Debug, PartialEq, Eq, Choice)]
+pub enum CsrAttribute {
+    /// An algorithm to use, or an attribute or extension to include.
+    Oid(ObjectIdentifier),
+    /// An attribute with the values to choose from.
+    #[asn1(type = "SEQUENCE")]
+    Attribute(Attribute),
+}
+
+/// `Attribute` (RFC 2986 §4): a type and its values.
+#[derive(Clone, Debug, PartialEq, Eq, Sequence)]
+pub struct Attribute {
+    /// The type.
+    pub oid: ObjectIdentifier,
+    /// The values.
+    pub values: SetOfVec<Any>,
+}
+
+/// The DER of `CsrAttrs` (RFC 7030 §4.5.2).
+///
+/// # Errors
+/// [`Error::Body`] if it is too large.
+pub fn encode_csr_attributes(attributes: &[CsrAttribute]) -> Result<Vec<u8>> {
+    attributes.to_vec().to_der().map_err(|e| Error::Body { reason: e.to_string() })
+}
+
+/// Reads the DER of `CsrAttrs`. Nothing at all is the empty list (RFC 7030 §4.5.2).
+///
+/// # Errors
+/// [`Error::Body`].
+pub fn decode_csr_attributes(der: &[u8]) -> Result<Vec<CsrAttribute>> {
+    if der.is_empty() {
+        return Ok(Vec::new());
+    }
+    Vec::from_der(der).map_err(|e| Error::Body { reason: format!("it is not a list of CSR attributes: {e}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_garbage() {
+        for (body, reason) in [
+            (&b""[..], "empty"),
+            (b" \r\n", "empty"),
+            (b"MII*", "neither"),
+            (b"MIIB", ""),
+            (b"-----BEGIN CERTIFICATE REQUEST-----\nMII=\n", "PEM"),
+            (b"\xff\xfe", "neither"),
+        ] {
+            match decode_body(body) {
+                Ok(_) => assert!(reason.is_empty()),
+                Err(error) => {
+                    assert!(!reason.is_empty() && error.to_string().contains(reason), "{error}")
+                }
+            }
+        }
+        for header in ["", "Basic", "Bearer YTpi", "Basic ****", "Basic YWI=", "Basic /w=="] {
+            assert!(basic_password(header.as_bytes()).is_none(), "{header}");
+        }
+        assert!(decode_csr_attributes(b"\x30\x02\x05\x00").is_err());
+    }
+
+    #[test]
+    fn reads_wrapped_unwrapped_and_raw() {
+        let der = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
+        let encoded = encode_body(&der);
+        assert!(!encoded.contains('\n'));
+        let wrapped: String = encoded
+            .as_bytes()
+            .chunks(64)
+            .map(|line| format!("{}\r\n", std::str::from_utf8(line).unwrap()))
+            .collect();
+        for body in [encoded.as_bytes(), wrapped.as_bytes(), &der] {
+            assert_eq!(decode_body(body).unwrap(), der);
+        }
+    }
+
+    #[test]
+    fn finds_the_password() {
+        let encoded = STANDARD.encode("any user:pass:word");
+        assert_eq!(basic_password(format!("bASIC {encoded}").as_bytes()).unwrap().as_str(), "pass:word");
+    }
+
+    #[test]
+    fn csr_attributes_read_back() {
+        // ecdsa-with-SHA384, and an EC key on P-384.
+        let attributes = vec![
+            CsrAttribute::Oid(ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3")),
+            CsrAttribute::Attribute(Attribute {
+                oid: ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"),
+                values: SetOfVec::try_from(vec![
+                    Any::encode_from(&ObjectIdentifier::new_unwrap("1.3.132.0.34")).unwrap(),
+                ])
+                .unwrap(),
+            }),
+        ];
+        let der = encode_csr_attributes(&attributes).unwrap();
+        assert_eq!(decode_csr_attributes(&der).unwrap(), attributes);
+        assert_eq!(decode_csr_attributes(b"").unwrap(), []);
+    }
+}

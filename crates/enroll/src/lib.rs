@@ -1,0 +1,1 @@
+//! Enrolment over EST: wire types and client.

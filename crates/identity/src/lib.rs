@@ -1,0 +1,1 @@
+//! The identity store on disk: import, match, select, swap atomically.

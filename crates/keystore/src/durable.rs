@@ -1,0 +1,170 @@
+//! Files that change as a whole and stay changed (invariant 6).
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Replaces the file at `path` by one with these `bytes` that only its owner can read: written
+/// beside it, synced, renamed over it, and the folder synced. Whoever reads sees the old or the
+/// new bytes, never a part.
+///
+/// # Errors
+/// [`Error::Storage`]; the old file is then untouched.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_new(path, bytes, |temporary| fs::rename(temporary, path))
+}
+
+/// Like [`replace`], but for a file that must not exist yet.
+///
+/// # Errors
+/// `Ok(false)` if there is such a file; [`Error::Storage`].
+pub fn create(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let mut existed = false;
+    write_new(path, bytes, |temporary| {
+        // A hard link fails where a rename would overwrite.
+        match fs::hard_link(temporary, path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => existed = true,
+            other => other?,
+        }
+        fs::remove_file(temporary)
+    })?;
+    Ok(!existed)
+}
+
+fn write_new(path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+    let temporary = temporary_beside(path);
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        publish(&temporary)?;
+        sync_folder_of(path)
+    })();
+    written.map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        storage("write", path, &e)
+    })
+}
+
+/// Removes the file at `path` and syncs its folder.
+///
+/// # Errors
+/// `Ok(false)` if there is none; [`Error::Storage`].
+pub fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => {
+            sync_folder_of(path).map_err(|e| storage("delete", path, &e))?;
+            Ok(true)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(storage("delete", path, &e)),
+    }
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+/// `Ok(None)` if there is none; [`Error::Storage`], also if it is larger.
+pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(storage("read", path, &e)),
+    };
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, limit + 1), &mut bytes)
+        .map_err(|e| storage("read", path, &e))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::Storage {
+            operation: "read".into(),
+            path: path.display().to_string(),
+            reason: format!("it is larger than {limit} bytes"),
+        });
+    }
+    Ok(Some(bytes))
+}
+
+/// Makes a folder, and those above it, for its owner alone; checks that an existing one belongs to
+/// this user and takes away what others may do there.
+///
+/// # Errors
+/// [`Error::Storage`].
+pub fn private_folder(path: &Path) -> Result<()> {
+    let failed = |e: io::Error| storage("make the folder", path, &e);
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Error::Storage {
+            operation: "use the folder".into(),
+            path: path.display().to_string(),
+            reason: format!("it belongs to user {}, not to this one", metadata.uid()),
+        });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// An unused name in the same folder: hidden, so that a listing by extension passes it over.
+fn temporary_beside(path: &Path) -> PathBuf {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let unique = COUNT.fetch_add(1, Ordering::Relaxed);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    path.with_file_name(format!(".{name}.{}-{unique}-{now}.new", std::process::id()))
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
+fn storage(operation: &str, path: &Path, error: &io::Error) -> Error {
+    Error::Storage {
+        operation: operation.into(),
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_litter() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        replace(&path, b"old").unwrap();
+        let beneath = path.join("below-a-file");
+        assert!(replace(&beneath, b"x").is_err());
+        assert_eq!(read(&path, 10).unwrap().unwrap(), b"old");
+        assert!(read(&path, 2).is_err());
+        assert!(!create(&path, b"new").unwrap());
+        replace(&path, b"new").unwrap();
+        assert_eq!(read(&path, 10).unwrap().unwrap(), b"new");
+        assert!(remove(&path).unwrap());
+        assert!(!remove(&path).unwrap());
+        assert!(create(&path, b"new").unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_private_folder_is_closed_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        private_folder(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        private_folder(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    }
+}

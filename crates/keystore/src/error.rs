@@ -1,0 +1,89 @@
+//! What can go wrong with a key, told apart by what the caller can do about it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Scheme;
+
+/// The result of a keystore operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a keystore refused or failed. It crosses the agent's socket as it is, so it holds text
+/// rather than sources. `key` is a key URI.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("there is no key `{key}`")]
+    Absent { key: String },
+    #[error("there is a key `{key}` already")]
+    Exists { key: String },
+    /// A PIN or a passphrase is needed first, or the device locked itself.
+    #[error("cannot {operation} `{key}`: locked: {reason}")]
+    Locked { key: String, operation: String, reason: String },
+    /// A person or a rule said no.
+    #[error("cannot {operation} `{key}`: denied: {reason}")]
+    Denied { key: String, operation: String, reason: String },
+    /// Too much is going on at once; trying again later may work.
+    #[error("cannot {operation} `{key}`: busy: {reason}")]
+    Busy { key: String, operation: String, reason: String },
+    /// The key or the keystore can never do this.
+    #[error("cannot {operation} `{key}`: not supported: {reason}")]
+    Unsupported { key: String, operation: String, reason: String },
+    #[error("cannot {operation} `{key}`: no answer before the deadline")]
+    Deadline { key: String, operation: String },
+    #[error("cannot {operation} `{key}`: cancelled")]
+    Cancelled { key: String, operation: String },
+    /// Invariant 3: such a signature never leaves the keystore.
+    #[error("`{key}` returned a signature for {scheme} that does not verify with its own public key")]
+    WrongSignature { key: String, scheme: Scheme },
+    #[error("not a usable public key: {reason}")]
+    PublicKey { reason: String },
+    #[error("not a usable private key: {reason}")]
+    PrivateKey { reason: String },
+    #[error("`{uri}` is not a key URI: {reason}")]
+    Uri { uri: String, reason: String },
+    #[error("cannot reach the keystore at {at}: {reason}")]
+    Unavailable { at: String, reason: String },
+    #[error("cannot {operation} {path}: {reason}")]
+    Storage { operation: String, path: String, reason: String },
+    /// The other end of the agent's socket does not follow the protocol.
+    #[error("the agent's protocol was not followed: {reason}")]
+    Protocol { reason: String },
+}
+
+impl Error {
+    /// What to do next, where there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Absent { .. } => "`enclasp key list` shows the keys that there are".into(),
+            Self::Exists { key } => {
+                format!("choose another name, or `enclasp key delete {key}` first")
+            }
+            Self::Locked { .. } => {
+                "restart the agent with the passphrase: `enclasp agent --passphrase-file FILE`".into()
+            }
+            Self::Denied { .. } => return None,
+            Self::Busy { .. } => "try again in a moment".into(),
+            Self::Unsupported { key, .. } => {
+                format!("`enclasp key show {key}` lists what the key can do")
+            }
+            Self::Deadline { .. } => "answer the prompt sooner, or allow more time".into(),
+            Self::Cancelled { .. } => return None,
+            Self::WrongSignature { key, .. } => format!(
+                "the keystore is broken or was given the wrong key; `enclasp key probe {key}` tries every scheme"
+            ),
+            Self::PublicKey { .. } => "P-256, P-384 and Ed25519 keys are supported".into(),
+            Self::PrivateKey { .. } => {
+                "the key must be PKCS#8, of type P-256, P-384 or Ed25519".into()
+            }
+            Self::Uri { .. } => "a key URI looks like soft:name=web".into(),
+            Self::Unavailable { .. } => {
+                "`enclasp agent` starts the agent; its log says why it stopped".into()
+            }
+            Self::Storage { .. } => "check the space, the owner and the permissions there".into(),
+            Self::Protocol { .. } => {
+                "the agent and this program differ in version: stop the agent and try again".into()
+            }
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! Private keys that can be used and not read.
+//!
+//! A [`Keystore`] makes and holds private keys; a [`Key`] signs with one. Nothing in this crate
+//! returns a private key's bytes, and nothing in it knows TLS, certificates or an async runtime.
+//!
+//! A key says which signature [`Scheme`]s it can be used with in two ways: by its public key
+//! ([`KeyInfo::spki`], from which [`Algorithm::of_spki`] derives what is possible), and by what it
+//! was *proved* to do ([`Capabilities`]). Metadata from elsewhere is never believed.
+#![deny(unsafe_code)]
+
+mod algorithm;
+mod cancel;
+#[cfg(unix)]
+pub mod durable;
+mod error;
+mod key;
+mod policy;
+mod uri;
+
+#[cfg(unix)]
+pub mod agent;
+#[cfg(feature = "aws-lc")]
+pub mod conformance;
+mod prove;
+#[cfg(feature = "aws-lc")]
+pub mod soft;
+mod verify;
+
+pub use algorithm::{Algorithm, Hash, Scheme};
+pub use cancel::Cancel;
+pub use error::{Error, Result};
+pub use key::{
+    Capabilities, Confirm, Import, Input, Key, KeyInfo, KeySpec, Keystore, Origin, Requester, SignContext, Signature,
+    Verification,
+};
+pub use policy::{Access, Policy, Presence};
+pub use prove::{Proof, prove};
+pub use uri::{KeyUri, KeystoreKind};
+pub use verify::verify;

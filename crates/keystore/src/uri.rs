@@ -1,0 +1,314 @@
+//! Key URIs: the names of keys, in the form of RFC 7512.
+//!
+//! `soft:name=web`, `tpm:name=web;hierarchy=owner`, `pkcs11:token=t;object=web?pin-source=file:/p`.
+//! Attributes are percent-encoded (RFC 3986 §2.1). `pin-value` is refused: a PIN in a name ends up
+//! in shell histories and logs.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The keystore that a URI names by its scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum KeystoreKind {
+    /// The software enclave: software keys inside the agent.
+    Soft,
+    /// A TPM 2.0.
+    Tpm,
+    /// A PKCS#11 token or HSM.
+    Pkcs11,
+    /// Apple's keychain and Secure Enclave.
+    Apple,
+    /// Windows CNG.
+    Windows,
+}
+
+impl KeystoreKind {
+    const ALL: [Self; 5] = [Self::Soft, Self::Tpm, Self::Pkcs11, Self::Apple, Self::Windows];
+
+    /// The scheme of its URIs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+            Self::Tpm => "tpm",
+            Self::Pkcs11 => "pkcs11",
+            Self::Apple => "apple",
+            Self::Windows => "windows",
+        }
+    }
+}
+
+impl fmt::Display for KeystoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A parsed key URI. Its `Display` form parses back to an equal value.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyUri {
+    kind: KeystoreKind,
+    path: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+}
+
+/// A URI longer than this is refused unread.
+const MAX_LENGTH: usize = 4096;
+
+/// The longest name of a soft key, in bytes.
+const MAX_NAME: usize = 64;
+
+impl KeyUri {
+    /// `soft:name=NAME`.
+    ///
+    /// # Errors
+    /// [`Error::Uri`] if `name` is not 1 to 64 of `A-Z a-z 0-9 . _ -`, or begins with a dot.
+    pub fn soft(name: &str) -> Result<Self> {
+        format!("soft:name={}", Encoded { text: name, query: false }).parse()
+    }
+
+    /// Which keystore the key is in.
+    pub fn kind(&self) -> KeystoreKind {
+        self.kind
+    }
+
+    /// A path attribute, decoded: `attribute("token")`.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        find(&self.path, name)
+    }
+
+    /// A query attribute, decoded: `query("pin-source")`.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        find(&self.query, name)
+    }
+
+    /// The `name` attribute, which the kinds that need one are sure to have; "" elsewhere.
+    pub fn name(&self) -> &str {
+        self.attribute("name").unwrap_or("")
+    }
+
+    /// Parses `text`, and accepts a bare name for a soft key (`web` is `soft:name=web`).
+    ///
+    /// # Errors
+    /// [`Error::Uri`], as `from_str`.
+    pub fn parse_or_soft_name(text: &str) -> Result<Self> {
+        if text.contains(':') { text.parse() } else { Self::soft(text) }
+    }
+}
+
+fn find<'a>(attributes: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+impl FromStr for KeyUri {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let error = |reason: String| Error::Uri {
+            uri: text.chars().take(200).collect(),
+            reason,
+        };
+        if text.len() > MAX_LENGTH {
+            return Err(error(format!("longer than {MAX_LENGTH} bytes")));
+        }
+        let (scheme, rest) = text.split_once(':').ok_or_else(|| error("no `:`".into()))?;
+        let kind = KeystoreKind::ALL.into_iter().find(|kind| kind.name() == scheme).ok_or_else(|| {
+            let known = KeystoreKind::ALL.map(KeystoreKind::name).join(", ");
+            error(format!("no keystore is called `{scheme}` (there are {known})"))
+        })?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = attributes(path, ';').map_err(error)?;
+        let query = attributes(query, '&').map_err(error)?;
+        if path.is_empty() {
+            return Err(error("it names no key".into()));
+        }
+        if find(&path, "pin-value").or(find(&query, "pin-value")).is_some() {
+            // The URI is not repeated here: it holds the PIN.
+            return Err(Error::Uri {
+                uri: format!("{scheme}:…"),
+                reason: "`pin-value` would put the PIN where others can read it; use pin-source=file:PATH"
+                    .into(),
+            });
+        }
+        let known: &[&str] = match kind {
+            KeystoreKind::Soft => &["name"],
+            KeystoreKind::Tpm => &["name", "tcti", "hierarchy", "handle", "file"],
+            KeystoreKind::Apple => &["label", "presence"],
+            KeystoreKind::Windows => &["name", "provider"],
+            KeystoreKind::Pkcs11 => &[],
+        };
+        if !known.is_empty() {
+            if let Some((unknown, _)) = path.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+                return Err(error(format!(
+                    "a {kind} key has no attribute `{unknown}` (it has {})",
+                    known.join(", ")
+                )));
+            }
+            if !query.is_empty() {
+                return Err(error(format!("a {kind} key takes nothing after `?`")));
+            }
+        }
+        if kind == KeystoreKind::Soft {
+            check_name(find(&path, "name").unwrap_or("")).map_err(error)?;
+        }
+        Ok(Self { kind, path, query })
+    }
+}
+
+/// Soft key names become file names, so they are kept plain.
+fn check_name(name: &str) -> std::result::Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() {
+        Err("it has no name".into())
+    } else if name.len() > MAX_NAME {
+        Err(format!("its name is longer than {MAX_NAME} bytes"))
+    } else if name.starts_with('.') || !name.chars().all(plain) {
+        Err("a name is made of letters, digits, `.`, `_` and `-`, and does not begin with a dot".into())
+    } else {
+        Ok(())
+    }
+}
+
+fn attributes(
+    text: &str,
+    separator: char,
+) -> std::result::Result<Vec<(String, String)>, String> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for part in text.split(separator).filter(|part| !part.is_empty()) {
+        let (key, value) =
+            part.split_once('=').ok_or_else(|| format!("`{part}` has no `=`"))?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if key.is_empty() || !key.chars().all(plain) {
+            return Err(format!("`{key}` is not the name of an attribute"));
+        }
+        if find(&found, key).is_some() {
+            return Err(format!("`{key}` is given twice"));
+        }
+        found.push((key.to_owned(), decode(value)?));
+    }
+    Ok(found)
+}
+
+fn decode(value: &str) -> std::result::Result<String, String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|c| char::from(c).to_digit(16));
+        match (digit(), digit()) {
+            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
+            _ => return Err(format!("`{value}` has a `%` without two hexadecimal digits")),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| format!("`{value}` is not UTF-8 when decoded"))
+}
+
+struct Encoded<'a> {
+    text: &'a str,
+    query: bool,
+}
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.text.bytes() {
+            let plain = byte.is_ascii_alphanumeric()
+                || b"-._~:[]@!$'()*+,=/".contains(&byte)
+                || (byte == b'&' && !self.query)
+                || (matches!(byte, b'?' | b'|') && self.query);
+            if plain {
+                write!(f, "{}", char::from(byte))?;
+            } else {
+                write!(f, "%{byte:02X}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for KeyUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.kind)?;
+        for (i, (key, text)) in self.path.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ";" };
+            write!(f, "{separator}{key}={}", Encoded { text, query: false })?;
+        }
+        for (i, (key, text)) in self.query.iter().enumerate() {
+            let separator = if i == 0 { "?" } else { "&" };
+            write!(f, "{separator}{key}={}", Encoded { text, query: true })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for KeyUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyUri({self})")
+    }
+}
+
+impl TryFrom<String> for KeyUri {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<KeyUri> for String {
+    fn from(uri: KeyUri) -> Self {
+        uri.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_not_a_name() {
+        for (text, reason) in [
+            ("web", "no `:`"),
+            ("sofd:name=web", "no keystore is called `sofd`"),
+            ("soft:", "names no key"),
+            ("soft:name=", "no name"),
+            ("soft:name=../x", "letters"),
+            ("soft:name=.x", "dot"),
+            ("soft:nam=web", "no attribute `nam`"),
+            ("soft:name=a;name=b", "twice"),
+            ("soft:name=a%2", "hexadecimal"),
+            ("soft:name=a?x=y", "after `?`"),
+            ("pkcs11:object=%FF", "UTF-8"),
+            ("pkcs11:object=a?pin-value=1234", "pin-source"),
+        ] {
+            let error = text.parse::<KeyUri>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+            assert!(!error.contains("1234"), "a PIN must not be repeated: {error}");
+        }
+    }
+
+    #[test]
+    fn display_parses_back() {
+        for text in [
+            "soft:name=web",
+            "pkcs11:token=my%20token;object=web%3Bkey;id=%01%02?module-path=/usr/lib/x.so&pin-source=file:/p",
+            "tpm:name=web;hierarchy=owner",
+            "apple:label=web",
+            "windows:name=web",
+        ] {
+            let uri: KeyUri = text.parse().unwrap();
+            assert_eq!(uri.to_string().parse::<KeyUri>().unwrap(), uri, "{text}");
+        }
+        let uri: KeyUri = "pkcs11:token=my%20token;object=a%3Bb".parse().unwrap();
+        assert_eq!(uri.attribute("token"), Some("my token"));
+        assert_eq!(uri.attribute("object"), Some("a;b"));
+        assert_eq!(KeyUri::parse_or_soft_name("web").unwrap().to_string(), "soft:name=web");
+    }
+}

@@ -1,0 +1,37 @@
+//! Certification requests, certificates, profiles and chains, without any I/O.
+//!
+//! A key asks for a certificate with [`create_csr`]; an [`Issuer`] answers with one that follows a
+//! [`Profile`]; [`verify_chain`] says whether a chain is good for a [`Purpose`], and if not, which
+//! certificate is to blame. Bytes from outside become types in `from_der` and the like, which never
+//! panic and say in one line what is wrong. No signature of a key leaves this crate before it has
+//! verified against the key's own public key.
+#![forbid(unsafe_code)]
+
+mod certificate;
+mod chain;
+mod encoding;
+mod error;
+mod instant;
+mod issue;
+mod name;
+mod profile;
+mod public_key;
+mod request;
+mod san;
+mod signature;
+
+pub mod certs_only;
+pub mod pem;
+
+pub use certificate::{Certificate, certificates_from};
+pub use chain::{ChainError, order_chain, verify_chain};
+pub use error::{Error, Result};
+pub use instant::rfc3339;
+pub use issue::{
+    DEFAULT_INTERMEDIATE_LIFETIME, DEFAULT_ROOT_LIFETIME, Intermediate, Issuer, Leaf, create_root,
+};
+pub use name::DistinguishedName;
+pub use profile::{Profile, Purpose};
+pub use public_key::algorithm_of;
+pub use request::{CertificationRequest, create_csr};
+pub use san::SubjectAltName;

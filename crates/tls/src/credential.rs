@@ -1,0 +1,135 @@
+//! A certificate chain with the key whose public key it carries.
+
+use std::fmt;
+use std::sync::Arc;
+
+use enclasp_keystore::soft::SoftKey;
+use enclasp_keystore::{Algorithm, Key, KeyUri, KeystoreKind, Scheme};
+use enclasp_pki::Certificate;
+use rustls_pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+
+use crate::{Error, Result};
+
+/// What one side of a connection authenticates itself with. Cloning shares it.
+#[derive(Clone)]
+pub struct Credential(Arc<Inner>);
+
+struct Inner {
+    chain: Vec<CertificateDer<'static>>,
+    leaf: Certificate,
+    key: Arc<dyn Key>,
+    schemes: Vec<Scheme>,
+    software: bool,
+    offloads: Arc<Semaphore>,
+}
+
+/// How many handshakes may be on blocking threads for one credential; the others wait their turn.
+const MAX_OFFLOADS: usize = 64;
+
+impl Credential {
+    /// Joins a chain, leaf first, with its key. The key type and the schemes are taken from the
+    /// leaf's public key, whatever the key says about itself.
+    ///
+    /// # Errors
+    /// [`Error::Credential`] if the chain is empty or its leaf cannot be read, if the leaf's public
+    /// key is not the key's, or if the key was proved to do nothing that fits.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: Arc<dyn Key>) -> Result<Self> {
+        Self::build(chain, key, false)
+    }
+
+    /// The same, for a key that is known to exist outside a keystore, or to have done so (a
+    /// PKCS#12 import); evidence and logs then say *software*.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_software_key(chain: Vec<CertificateDer<'static>>, key: Arc<dyn Key>) -> Result<Self> {
+        Self::build(chain, key, true)
+    }
+
+    /// A software credential of a private key file, which is used in this very process. `pkcs8` is
+    /// DER PrivateKeyInfo (RFC 5958), and `name` is what logs call the key: `soft:name=NAME`.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if the key cannot be read, and as [`new`](Self::new).
+    pub fn from_key_file(name: &str, chain: Vec<CertificateDer<'static>>, pkcs8: &[u8]) -> Result<Self> {
+        let key = SoftKey::from_pkcs8(KeyUri::soft(name)?, pkcs8)?;
+        Self::build(chain, Arc::new(key), true)
+    }
+
+    fn build(chain: Vec<CertificateDer<'static>>, key: Arc<dyn Key>, software: bool) -> Result<Self> {
+        let info = key.info();
+        let error = |subject: String, reason: String| Error::Credential {
+            key: info.uri.to_string(),
+            subject,
+            reason,
+        };
+        let Some(leaf) = chain.first() else {
+            return Err(error("no subject".into(), "the chain is empty".into()));
+        };
+        let leaf = Certificate::from_der(leaf.as_ref())
+            .map_err(|e| error("an unknown subject".into(), e.to_string()))?;
+        let subject = || leaf.subject().to_string();
+        if leaf.spki() != info.spki {
+            return Err(error(subject(), "its public key is not the key's".into()));
+        }
+        let algorithm = Algorithm::of_spki(leaf.spki())?;
+        let usable = info.usable_schemes();
+        let schemes: Vec<_> =
+            algorithm.schemes().iter().copied().filter(|scheme| usable.contains(scheme)).collect();
+        if schemes.is_empty() {
+            return Err(error(subject(), format!("the key was proved to do none of the schemes of {algorithm}")));
+        }
+        let offloads = Arc::new(Semaphore::new(MAX_OFFLOADS));
+        Ok(Self(Arc::new(Inner { chain, leaf, key, schemes, software, offloads })))
+    }
+
+    /// The certificates, leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.chain
+    }
+
+    /// The first certificate of the chain.
+    pub fn leaf(&self) -> &Certificate {
+        &self.0.leaf
+    }
+
+    /// The key's name.
+    pub fn uri(&self) -> &KeyUri {
+        &self.0.key.info().uri
+    }
+
+    /// Whether the key is or was outside a keystore.
+    pub fn is_software(&self) -> bool {
+        self.0.software
+    }
+
+    pub(crate) fn key(&self) -> &dyn Key {
+        &*self.0.key
+    }
+
+    /// What it may sign with, the natural scheme first.
+    pub(crate) fn schemes(&self) -> &[Scheme] {
+        &self.0.schemes
+    }
+
+    pub(crate) fn prompts(&self) -> bool {
+        self.key().info().policy.prompts()
+    }
+
+    /// Where to wait for a blocking thread, if the key may be too slow to sign on an async worker.
+    pub(crate) fn offloads(&self) -> Option<&Arc<Semaphore>> {
+        let slow = self.prompts() || self.uri().kind() != KeystoreKind::Soft;
+        slow.then_some(&self.0.offloads)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("key", self.uri())
+            .field("subject", &self.leaf().subject().to_string())
+            .field("software", &self.is_software())
+            .finish_non_exhaustive()
+    }
+}

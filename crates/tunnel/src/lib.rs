@@ -1,0 +1,1 @@
+//! The mutual-TLS proxy, server and client.
