@@ -55,14 +55,14 @@ impl Algorithm {
             ID_EC_PUBLIC_KEY => match parsed.algorithm.parameters_oid() {
                 Ok(SECP256R1) => point(Self::P256, 65),
                 Ok(SECP384R1) => point(Self::P384, 97),
-                Ok(other) => Err(Error::PublicKey {
-                    reason: format!("curve {other} is neither P-256 nor P-384"),
-                }),
+                Ok(other) => {
+                    Err(Error::PublicKey { reason: format!("curve {other} is neither P-256 nor P-384") })
+                }
                 Err(_) => Err(Error::PublicKey { reason: "the EC key names no curve".into() }),
             },
-            other => Err(Error::PublicKey {
-                reason: format!("public key algorithm {other} is not supported"),
-            }),
+            other => {
+                Err(Error::PublicKey { reason: format!("public key algorithm {other} is not supported") })
+            }
         }
     }
 
@@ -73,14 +73,9 @@ impl Algorithm {
             Self::P256 => &[EcdsaP256Sha256, EcdsaP256Sha384],
             Self::P384 => &[EcdsaP384Sha384, EcdsaP384Sha256],
             Self::Ed25519 => &[Ed25519],
-            Self::Rsa => &[
-                RsaPssSha256,
-                RsaPssSha384,
-                RsaPssSha512,
-                RsaPkcs1Sha256,
-                RsaPkcs1Sha384,
-                RsaPkcs1Sha512,
-            ],
+            Self::Rsa => {
+                &[RsaPssSha256, RsaPssSha384, RsaPssSha512, RsaPkcs1Sha256, RsaPkcs1Sha384, RsaPkcs1Sha512]
+            }
         }
     }
 
@@ -186,14 +181,12 @@ impl Scheme {
     /// The hash of the scheme. Ed25519 hashes inside the signature and has none.
     pub fn hash(self) -> Option<Hash> {
         match self {
-            Self::EcdsaP256Sha256
-            | Self::EcdsaP384Sha256
-            | Self::RsaPssSha256
-            | Self::RsaPkcs1Sha256 => Some(Hash::Sha256),
-            Self::EcdsaP384Sha384
-            | Self::EcdsaP256Sha384
-            | Self::RsaPssSha384
-            | Self::RsaPkcs1Sha384 => Some(Hash::Sha384),
+            Self::EcdsaP256Sha256 | Self::EcdsaP384Sha256 | Self::RsaPssSha256 | Self::RsaPkcs1Sha256 => {
+                Some(Hash::Sha256)
+            }
+            Self::EcdsaP384Sha384 | Self::EcdsaP256Sha384 | Self::RsaPssSha384 | Self::RsaPkcs1Sha384 => {
+                Some(Hash::Sha384)
+            }
             Self::RsaPssSha512 | Self::RsaPkcs1Sha512 => Some(Hash::Sha512),
             Self::Ed25519 => None,
         }

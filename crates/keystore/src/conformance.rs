@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::{
-    Access, Algorithm, Cancel, Error, Hash, Input, Key, KeySpec, KeyUri, Keystore, Origin, Policy, SignContext,
-    verify,
+    Access, Algorithm, Cancel, Error, Hash, Input, Key, KeySpec, KeyUri, Keystore, Origin, Policy,
+    SignContext, verify,
 };
 
 /// Runs the suite on an empty keystore. `uri` makes a key URI of a plain name; `algorithms` are

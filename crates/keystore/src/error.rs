@@ -73,9 +73,7 @@ impl Error {
                 "the keystore is broken or was given the wrong key; `enclasp key probe {key}` tries every scheme"
             ),
             Self::PublicKey { .. } => "P-256, P-384 and Ed25519 keys are supported".into(),
-            Self::PrivateKey { .. } => {
-                "the key must be PKCS#8, of type P-256, P-384 or Ed25519".into()
-            }
+            Self::PrivateKey { .. } => "the key must be PKCS#8, of type P-256, P-384 or Ed25519".into(),
             Self::Uri { .. } => "a key URI looks like soft:name=web".into(),
             Self::Unavailable { .. } => {
                 "`enclasp agent` starts the agent; its log says why it stopped".into()

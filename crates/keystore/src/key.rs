@@ -103,12 +103,7 @@ pub struct KeySpec {
 impl KeySpec {
     /// A P-256 key that signs freely, for its owner alone.
     pub fn new(uri: KeyUri) -> Self {
-        Self {
-            uri,
-            algorithm: Algorithm::P256,
-            policy: Policy::default(),
-            access: Access::default(),
-        }
+        Self { uri, algorithm: Algorithm::P256, policy: Policy::default(), access: Access::default() }
     }
 }
 

@@ -102,8 +102,7 @@ impl Keystore for SoftKeystore {
             });
         }
         let pair = Pair::generate(spec.algorithm)?;
-        let info =
-            new_info(&spec.uri, &pair, spec.policy, spec.access.clone(), Origin::Generated)?;
+        let info = new_info(&spec.uri, &pair, spec.policy, spec.access.clone(), Origin::Generated)?;
         self.add(info, pair)
     }
 
@@ -226,7 +225,9 @@ impl Key for SoftKey {
                 None => return Err(unsupported(format!("{scheme} signs messages, not digests"))),
                 Some(hash) if hash.length() != digest.len() => {
                     let (right, wrong) = (hash.length(), digest.len());
-                    return Err(unsupported(format!("{scheme} takes a digest of {right} bytes, not {wrong}")));
+                    return Err(unsupported(format!(
+                        "{scheme} takes a digest of {right} bytes, not {wrong}"
+                    )));
                 }
                 Some(_) => {}
             }

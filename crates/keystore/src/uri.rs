@@ -109,10 +109,7 @@ impl FromStr for KeyUri {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let error = |reason: String| Error::Uri {
-            uri: text.chars().take(200).collect(),
-            reason,
-        };
+        let error = |reason: String| Error::Uri { uri: text.chars().take(200).collect(), reason };
         if text.len() > MAX_LENGTH {
             return Err(error(format!("longer than {MAX_LENGTH} bytes")));
         }
@@ -174,14 +171,10 @@ fn check_name(name: &str) -> std::result::Result<(), String> {
     }
 }
 
-fn attributes(
-    text: &str,
-    separator: char,
-) -> std::result::Result<Vec<(String, String)>, String> {
+fn attributes(text: &str, separator: char) -> std::result::Result<Vec<(String, String)>, String> {
     let mut found: Vec<(String, String)> = Vec::new();
     for part in text.split(separator).filter(|part| !part.is_empty()) {
-        let (key, value) =
-            part.split_once('=').ok_or_else(|| format!("`{part}` has no `=`"))?;
+        let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` has no `=`"))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if key.is_empty() || !key.chars().all(plain) {
             return Err(format!("`{key}` is not the name of an attribute"));

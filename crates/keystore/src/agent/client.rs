@@ -77,9 +77,7 @@ impl AgentKeystore {
 
     fn key(&self, request: &Request<'_>, operation: &str) -> Result<AgentKey> {
         match self.0.call(request, &SignContext::default(), operation)? {
-            Response::Key(info) => {
-                Ok(AgentKey { uri: info.uri.to_string(), info, agent: self.0.clone() })
-            }
+            Response::Key(info) => Ok(AgentKey { uri: info.uri.to_string(), info, agent: self.0.clone() }),
             other => Err(unexpected(&other)),
         }
     }
@@ -210,7 +208,8 @@ impl Shared {
             other => other,
         }
         .map_err(|e| self.unavailable(&e))?;
-        let timeouts = stream.set_read_timeout(Some(TICK)).and(stream.set_write_timeout(Some(DEFAULT_TIMEOUT)));
+        let timeouts =
+            stream.set_read_timeout(Some(TICK)).and(stream.set_write_timeout(Some(DEFAULT_TIMEOUT)));
         timeouts.map_err(|e| self.unavailable(&e))?;
         let mut connection =
             Connection { stream, reader: FrameReader::default(), buffer: Vec::new(), last_id: 0 };

@@ -76,7 +76,9 @@ impl Folder {
     pub(super) fn open(path: &Path, protection: &Protection) -> Result<Self> {
         durable::private_folder(path)?;
         let (name, stretch, password) = match protection {
-            Protection::KeyFile => ("key-file", Stretch::Little, at_rest_key(&path.join("at-rest.key"), path)?),
+            Protection::KeyFile => {
+                ("key-file", Stretch::Little, at_rest_key(&path.join("at-rest.key"), path)?)
+            }
             Protection::Passphrase(passphrase) => {
                 ("passphrase", Stretch::Much, Zeroizing::new(passphrase.as_bytes().to_vec()))
             }
@@ -168,8 +170,7 @@ impl Folder {
     /// Records what changed about a key; the private part stays as it is.
     pub(super) fn update(&self, info: &KeyInfo) -> Result<()> {
         let name = info.uri.name();
-        let mut file =
-            self.read(name)?.ok_or_else(|| Error::Absent { key: info.uri.to_string() })?;
+        let mut file = self.read(name)?.ok_or_else(|| Error::Absent { key: info.uri.to_string() })?;
         file.key = info.clone();
         durable::replace(&self.file(name), &to_json(&file)?)
     }
@@ -190,9 +191,7 @@ impl Folder {
         let parameters = match self.stretch {
             Stretch::Little => pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(1000, salt, iv),
             Stretch::Much => scrypt::Params::new(15, 8, 1)
-                .map_err(|_| pkcs8::pkcs5::Error::AlgorithmParametersInvalid {
-                    oid: pbes2::SCRYPT_OID,
-                })
+                .map_err(|_| pkcs8::pkcs5::Error::AlgorithmParametersInvalid { oid: pbes2::SCRYPT_OID })
                 .and_then(|params| pbes2::Parameters::generate_scrypt_aes256cbc(params, salt, iv)),
         }
         .map_err(|e| internal(&e.to_string()))?;

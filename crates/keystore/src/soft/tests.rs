@@ -138,14 +138,19 @@ fn imports_what_openssl_makes_and_nothing_else() {
         ("ed25519", &["ED25519"]),
         ("rsa", &["RSA", "-pkeyopt", "rsa_keygen_bits:2048"]),
     ] {
-        let made = std::process::Command::new("openssl")
-            .args(["genpkey", "-outform", "DER", "-algorithm"])
-            .args(arguments)
-            .output()
-            .expect("openssl is installed");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let key = keystore.import(&uri(name), Zeroizing::new(made.stdout)).unwrap();
+        let pem = folder.path().join("key.pem");
+        openssl(&["genpkey", "-out", pem.to_str().unwrap(), "-algorithm"], arguments);
+        let made =
+            openssl(&["pkcs8", "-topk8", "-nocrypt", "-outform", "DER", "-in"], &[pem.to_str().unwrap()]);
+        let key = keystore.import(&uri(name), Zeroizing::new(made)).unwrap();
         assert_eq!(key.info().origin, Origin::Imported);
         assert_eq!(key.info().usable_schemes().len(), key.info().algorithm.schemes().len());
     }
+}
+
+fn openssl(first: &[&str], rest: &[&str]) -> Vec<u8> {
+    let output = std::process::Command::new("openssl").args(first).args(rest).output();
+    let output = output.expect("openssl is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
