@@ -245,7 +245,7 @@ impl Key for SoftKey {
             .sign(scheme, input)
             .ok_or_else(|| unsupported(format!("signing with {scheme} failed")))?;
         let proved = self.info.capabilities.proved.contains(&scheme);
-        let due = self.signatures.fetch_add(1, Ordering::Relaxed) % VERIFY_ONE_IN == 0;
+        let due = self.signatures.fetch_add(1, Ordering::Relaxed).is_multiple_of(VERIFY_ONE_IN);
         if !proved || due {
             verify(&self.info.spki, scheme, input, signature.as_ref())
                 .map_err(|_| Error::WrongSignature { key: self.info.uri.to_string(), scheme })?;

@@ -86,7 +86,7 @@ impl Folder {
         let folder = Self { path: path.to_owned(), password, stretch };
         let marker_path = path.join("protection.json");
         let Some(marker) = durable::read(&marker_path, MAX_FILE)? else {
-            let check = folder.encrypt(&*Pair::generate(Algorithm::Ed25519)?.to_pkcs8()?)?;
+            let check = folder.encrypt(&Pair::generate(Algorithm::Ed25519)?.to_pkcs8()?)?;
             let marker = Marker { version: VERSION, protection: name.into(), check };
             if durable::create(&marker_path, &to_json(&marker)?)? {
                 return Ok(folder);
@@ -162,7 +162,7 @@ impl Folder {
 
     /// Records a new key. `Ok(false)` if there is one of that name.
     pub(super) fn add(&self, info: &KeyInfo, pair: &Pair) -> Result<bool> {
-        let encrypted_private_key = self.encrypt(&*pair.to_pkcs8()?)?;
+        let encrypted_private_key = self.encrypt(&pair.to_pkcs8()?)?;
         let file = KeyFile { version: VERSION, key: info.clone(), encrypted_private_key };
         durable::create(&self.file(info.uri.name()), &to_json(&file)?)
     }
