@@ -41,9 +41,10 @@ impl Error {
             Self::Name { hint, .. } => hint.clone(),
             Self::Malformed { what, .. } => Some(format!("it must be a {what} in PEM or DER")),
             Self::Signature { .. } => Some("sign it again with the key whose public key it holds".into()),
-            Self::Weak { .. } | Self::Unsupported { .. } => {
-                Some("P-256, P-384 and Ed25519 keys, RSA keys of 2048 to 8192 bits, and SHA-2 are supported".into())
-            }
+            Self::Weak { .. } | Self::Unsupported { .. } => Some(
+                "P-256, P-384 and Ed25519 keys, RSA keys of 2048 to 8192 bits, and SHA-2 are supported"
+                    .into(),
+            ),
             Self::NotIssued { .. } | Self::Encoding { .. } => None,
             Self::Key(error) => error.hint(),
         }

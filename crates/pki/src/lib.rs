@@ -18,7 +18,7 @@ mod profile;
 mod public_key;
 mod request;
 mod san;
-mod signature;
+mod signing;
 
 pub mod certs_only;
 pub mod pem;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::encoding::malformed;
 use crate::Result;
+use crate::encoding::malformed;
 
 const WHAT: &str = "PEM text";
 const BEGIN: &str = "-----BEGIN ";
@@ -76,11 +76,12 @@ pub fn decode_all(text: &str) -> Result<Vec<Block>> {
     }
 }
 
-/// The text of `bytes` if a PEM block begins in it. DER is never mistaken for PEM: what it has
-/// before any such line begins with 0x30 and a length.
+/// The text of `bytes` if a PEM block begins in it. DER of more than 127 bytes, whose second byte is
+/// not ASCII, is never taken for PEM.
 pub(crate) fn text_of(bytes: &[u8]) -> Option<Cow<'_, str>> {
-    let begins = bytes.first() != Some(&0x30) && bytes.windows(BEGIN.len()).any(|at| at == BEGIN.as_bytes());
-    begins.then(|| String::from_utf8_lossy(bytes))
+    let is_der = matches!(bytes, [0x30, 0x80..=0xff, ..]);
+    let is_pem = !is_der && bytes.windows(BEGIN.len()).any(|at| at == BEGIN.as_bytes());
+    is_pem.then(|| String::from_utf8_lossy(bytes))
 }
 
 /// The labels of `blocks`, for a person who expected another one.
@@ -116,7 +117,8 @@ mod tests {
     #[test]
     fn blocks_come_back_with_text_around_them() {
         let der: Vec<u8> = (0..=255).collect();
-        let text = format!("subject=x\r\n{}\nand\n{}", encode("A B", &der).replace('\n', "\r\n"), encode("C", &[]));
+        let text =
+            format!("subject=x\r\n{}\nand\n{}", encode("A B", &der).replace('\n', "\r\n"), encode("C", &[]));
         assert_eq!(
             decode_all(&text).unwrap(),
             [Block { label: "A B".into(), der }, Block { label: "C".into(), der: vec![] }]

@@ -36,18 +36,15 @@ impl FromStr for SubjectAltName {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |reason: &str, hint: String| invalid(text, reason, Some(hint));
-        let (kind, value) = text
-            .split_once(':')
-            .ok_or_else(|| refuse("it does not say its kind", suggestion(text)))?;
+        let (kind, value) =
+            text.split_once(':').ok_or_else(|| refuse("it does not say its kind", suggestion(text)))?;
         let san = match kind.to_ascii_lowercase().as_str() {
             "dns" => Self::Dns(value.to_ascii_lowercase()),
             "uri" => Self::Uri(value.to_owned()),
             "email" => Self::Email(value.to_owned()),
-            "ip" => Self::Ip(
-                value
-                    .parse()
-                    .map_err(|_| refuse(&format!("`{value}` is not an IPv4 or IPv6 address"), "ip:10.0.0.1 or ip:::1".into()))?,
-            ),
+            "ip" => Self::Ip(value.parse().map_err(|_| {
+                refuse(&format!("`{value}` is not an IPv4 or IPv6 address"), "ip:10.0.0.1 or ip:::1".into())
+            })?),
             _ => return Err(refuse("its kind is not one of dns, uri, email, ip", suggestion(text))),
         };
         san.check()?;
