@@ -92,7 +92,9 @@ impl fmt::Display for Rule<'_> {
         match held.as_slice() {
             [] => write!(f, "it has no {label}; allowed are {}", list(allowed)),
             [one] => write!(f, "{label}={one} is not among the allowed {label}s ({})", list(allowed)),
-            _ => write!(f, "none of {label}={} is among the allowed {label}s ({})", list(held), list(allowed)),
+            _ => {
+                write!(f, "none of {label}={} is among the allowed {label}s ({})", list(held), list(allowed))
+            }
         }
     }
 }
@@ -111,7 +113,8 @@ mod tests {
     use crate::testing::Authority;
 
     fn certificate() -> Certificate {
-        Authority::new("Acme").client("CN=laptop-18,OU=Ops,OU=Night", &["dns:Laptop-18.acme", "uri:spiffe://a/b"])
+        Authority::new("Acme")
+            .client("CN=laptop-18,OU=Ops,OU=Night", &["dns:Laptop-18.acme", "uri:spiffe://a/b"])
     }
 
     fn refusal(access: Access) -> String {
@@ -131,16 +134,15 @@ mod tests {
             "none of OU=Ops, Night is among the allowed OUs (Dev, ops)"
         );
         assert_eq!(
-            refusal(Access {
-                dns_names: some(&["acme"]),
-                uris: some(&["spiffe://a"]),
-                ..Access::default()
-            }),
+            refusal(Access { dns_names: some(&["acme"]), uris: some(&["spiffe://a"]), ..Access::default() }),
             "DNS name=laptop-18.acme is not among the allowed DNS names (acme); \
              URI=spiffe://a/b is not among the allowed URIs (spiffe://a)"
         );
         let many = (0..9).map(|n| n.to_string()).collect();
-        assert!(refusal(Access { common_names: many, ..Access::default() }).ends_with("(0, 1, 2, 3, 4 and 4 more)"));
+        assert!(
+            refusal(Access { common_names: many, ..Access::default() })
+                .ends_with("(0, 1, 2, 3, 4 and 4 more)")
+        );
     }
 
     #[test]

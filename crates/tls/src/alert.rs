@@ -16,7 +16,8 @@ pub(crate) struct Meaning {
 
 pub(crate) fn meaning(alert: AlertDescription) -> Meaning {
     use AlertDescription as Alert;
-    let of_certificate = |name, sentence, hint| Meaning { name, of_certificate: true, sentence, hint: Some(hint) };
+    let of_certificate =
+        |name, sentence, hint| Meaning { name, of_certificate: true, sentence, hint: Some(hint) };
     let other = |name, sentence, hint| Meaning { name, of_certificate: false, sentence, hint };
     match alert {
         Alert::CertificateRequired => of_certificate(

@@ -18,6 +18,7 @@ pub struct Credential(Arc<Inner>);
 struct Inner {
     chain: Vec<CertificateDer<'static>>,
     leaf: Certificate,
+    algorithm: Algorithm,
     key: Arc<dyn Key>,
     schemes: Vec<Scheme>,
     software: bool,
@@ -78,10 +79,13 @@ impl Credential {
         let schemes: Vec<_> =
             algorithm.schemes().iter().copied().filter(|scheme| usable.contains(scheme)).collect();
         if schemes.is_empty() {
-            return Err(error(subject(), format!("the key was proved to do none of the schemes of {algorithm}")));
+            return Err(error(
+                subject(),
+                format!("the key was proved to do none of the schemes of {algorithm}"),
+            ));
         }
         let offloads = Arc::new(Semaphore::new(MAX_OFFLOADS));
-        Ok(Self(Arc::new(Inner { chain, leaf, key, schemes, software, offloads })))
+        Ok(Self(Arc::new(Inner { chain, leaf, algorithm, key, schemes, software, offloads })))
     }
 
     /// The certificates, leaf first.
@@ -92,6 +96,11 @@ impl Credential {
     /// The first certificate of the chain.
     pub fn leaf(&self) -> &Certificate {
         &self.0.leaf
+    }
+
+    /// The type of the leaf's public key.
+    pub fn algorithm(&self) -> Algorithm {
+        self.0.algorithm
     }
 
     /// The key's name.

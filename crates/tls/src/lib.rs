@@ -31,11 +31,15 @@ mod verifier;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use access::Access;
 pub use client::{Client, ClientStream, explain};
 pub use credential::Credential;
 pub use error::{Error, Result};
-pub use evidence::{CertificateSummary, ClientCertificate, Evidence, Handshake, Party, Role, SignatureEvidence};
+pub use evidence::{
+    CertificateSummary, ClientCertificate, Evidence, Handshake, Party, Role, SignatureEvidence,
+};
 pub use options::{Options, Version, server_name};
 pub use server::{Clients, Server, ServerStream};

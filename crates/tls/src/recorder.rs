@@ -78,6 +78,7 @@ impl Recorder {
             reason: self.reason.clone(),
             deadline: Instant::now().checked_add(self.sign_within),
             cancel: self.cancel.clone(),
+            ..SignContext::default()
         }
     }
 

@@ -1,0 +1,123 @@
+//! Connections that we accept.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use enclasp_pki::{Certificate, rfc3339};
+use rustls::server::ServerSessionMemoryCache;
+use rustls::{ServerConfig, ServerConnection};
+use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+
+use crate::evidence::{Evidence, Role};
+use crate::handshake::{DURING, close, complete, sign_timeout};
+use crate::options::{provider, trust};
+use crate::recorder::{Record, Recorder};
+use crate::signer::Resolver;
+use crate::verifier::ClientVerifier;
+use crate::{Access, Credential, Error, Options, Result};
+
+/// A connection from a client, in async use.
+pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
+
+/// How many clients' sessions are kept for resumption.
+const SESSIONS: usize = 4096;
+
+/// Which clients are served.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// What their certificates have to lead to.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Whether a client without a certificate is refused. One that presents a certificate must
+    /// present a good one in any case.
+    pub certificate_demanded: bool,
+    /// Who is admitted of those whose certificates verify.
+    pub access: Access,
+}
+
+/// Accepts connections as one identity.
+#[derive(Clone, Debug)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+    credential: Credential,
+    access: Access,
+    options: Options,
+}
+
+impl Server {
+    /// Presents `credential` to `clients`, whose certificates are asked for in every case.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] if there are no roots, one of them cannot be read, or the options leave
+    /// no version.
+    pub fn new(credential: Credential, clients: Clients, options: Options) -> Result<Self> {
+        let Clients { roots, certificate_demanded, access } = clients;
+        let provider = provider();
+        let verifier =
+            ClientVerifier::new(trust(&roots)?, provider.clone(), certificate_demanded, access.clone())?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&options.protocol_versions())
+            .map_err(|e| Error::Settings { reason: e.to_string() })?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(Resolver::new(Role::Server, Some(credential.clone()))));
+        config.alpn_protocols = options.alpn_protocols();
+        // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        Ok(Self { config: Arc::new(config), credential, access, options })
+    }
+
+    /// What is presented to clients.
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// Makes the handshake over `stream`. `address` is what messages call the client.
+    ///
+    /// The access rules and the validity of the client's certificate are checked after resumed
+    /// handshakes too, at which nothing is presented.
+    ///
+    /// # Errors
+    /// Any of [`Error`]'s that speak of a peer, and [`Error::Key`] if our key did not sign. The
+    /// client has been sent an alert that tells no more than its kind.
+    pub async fn accept<S>(&self, mut stream: S, address: &str) -> Result<(ServerStream<S>, Evidence)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let reason = format!("TLS server authentication as {}", self.credential.leaf().name());
+        let credential = Some(&self.credential);
+        let recorder = Recorder::new(address, reason, sign_timeout(credential, &self.options));
+        let connection = ServerConnection::new(self.config.clone())
+            .map_err(|e| Error::of_tls(address, DURING, e, &Record::default()))?;
+        let mut connection = complete(connection, &mut stream, &recorder, credential, &self.options).await?;
+        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+        if let Some(Err(refusal)) = leaf.map(|leaf| self.admit(leaf, SystemTime::now(), address)) {
+            close(&mut connection, &mut stream).await;
+            return Err(refusal);
+        }
+        let sni = connection.server_name().map(str::to_owned);
+        let evidence =
+            Evidence::new(Role::Server, address, &connection, sni, credential, &mut recorder.record());
+        let stream = TlsAcceptor::from(self.config.clone())
+            .accept_with(stream, |unused| *unused = connection)
+            .await
+            .map_err(|e| Error::of_io(address, DURING, e, &Record::default()))?;
+        Ok((stream, evidence))
+    }
+
+    /// Decides about a client whose certificate verified now or when its session began.
+    fn admit(&self, leaf: &CertificateDer<'_>, now: SystemTime, address: &str) -> Result<()> {
+        let refuse = |subject: String, reason: String| Error::NotAdmitted {
+            peer: address.to_owned(),
+            subject,
+            reason,
+        };
+        let leaf =
+            Certificate::from_der(leaf.as_ref()).map_err(|e| refuse("unreadable".into(), e.to_string()))?;
+        let refuse = |reason: String| refuse(leaf.subject().to_string(), reason);
+        if now > leaf.not_after() {
+            return Err(refuse(format!("its certificate expired at {}", rfc3339(leaf.not_after()))));
+        }
+        self.access.check(&leaf).map_err(refuse)
+    }
+}

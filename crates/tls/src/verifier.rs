@@ -1,0 +1,210 @@
+//! Verification of the peer: webpki decides, and we see what it was given.
+
+use std::sync::Arc;
+
+use enclasp_keystore::Algorithm;
+use enclasp_pki::Certificate;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::evidence::{Role, SignatureEvidence, scheme_name};
+use crate::recorder::Recorder;
+use crate::{Access, Error, Result};
+
+type Verified<T> = std::result::Result<T, rustls::Error>;
+
+/// Verifies servers for a client.
+#[derive(Debug)]
+pub(crate) struct ServerVerifier(Arc<WebPkiServerVerifier>);
+
+impl ServerVerifier {
+    pub(crate) fn new(roots: Arc<RootCertStore>, provider: Arc<CryptoProvider>) -> Result<Self> {
+        WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map(Self)
+            .map_err(|e| Error::Settings { reason: e.to_string() })
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Verified<ServerCertVerified> {
+        presented(end_entity);
+        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Verified<HandshakeSignatureValid> {
+        Claim { by: Role::Server, tls13: false, cert, dss }
+            .check(|| self.0.verify_tls12_signature(message, cert, dss))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Verified<HandshakeSignatureValid> {
+        Claim { by: Role::Server, tls13: true, cert, dss }
+            .check(|| self.0.verify_tls13_signature(message, cert, dss))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Verifies clients for a server, and asks the access rules, so that a client that they refuse is
+/// told so by an alert.
+#[derive(Debug)]
+pub(crate) struct ClientVerifier {
+    webpki: Arc<dyn ClientCertVerifier>,
+    access: Access,
+}
+
+impl ClientVerifier {
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+        demanded: bool,
+        access: Access,
+    ) -> Result<Self> {
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
+        let builder = if demanded { builder } else { builder.allow_unauthenticated() };
+        let webpki = builder.build().map_err(|e| Error::Settings { reason: e.to_string() })?;
+        Ok(Self { webpki, access })
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.webpki.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.webpki.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Verified<ClientCertVerified> {
+        presented(end_entity);
+        let verified = self.webpki.verify_client_cert(end_entity, intermediates, now)?;
+        let certificate =
+            Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
+        if let Err(reason) = self.access.check(&certificate) {
+            if let Some(recorder) = Recorder::current() {
+                let subject = certificate.subject().to_string();
+                recorder.fail(Error::NotAdmitted { peer: recorder.peer.clone(), subject, reason });
+            }
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Verified<HandshakeSignatureValid> {
+        Claim { by: Role::Client, tls13: false, cert, dss }
+            .check(|| self.webpki.verify_tls12_signature(message, cert, dss))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Verified<HandshakeSignatureValid> {
+        Claim { by: Role::Client, tls13: true, cert, dss }
+            .check(|| self.webpki.verify_tls13_signature(message, cert, dss))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+fn presented(end_entity: &CertificateDer<'_>) {
+    if let Some(recorder) = Recorder::current() {
+        recorder.record().presented = Some(end_entity.clone().into_owned());
+    }
+}
+
+/// A peer's claim that its certificate's key signed.
+struct Claim<'a> {
+    by: Role,
+    tls13: bool,
+    cert: &'a CertificateDer<'a>,
+    dss: &'a DigitallySignedStruct,
+}
+
+impl Claim<'_> {
+    /// Records the signature if it verifies; and if it does not, whether the scheme could ever have
+    /// fitted the certificate's key.
+    fn check(
+        &self,
+        verify: impl FnOnce() -> Verified<HandshakeSignatureValid>,
+    ) -> Verified<HandshakeSignatureValid> {
+        let verified = verify();
+        let Some(recorder) = Recorder::current() else {
+            return verified;
+        };
+        let certificate = Certificate::from_der(self.cert.as_ref()).ok();
+        let algorithm = certificate.as_ref().and_then(|certificate| certificate.algorithm().ok());
+        let scheme = scheme_name(self.dss.scheme, algorithm);
+        let code_point = u16::from(self.dss.scheme);
+        let message = SignatureEvidence::message(self.by, self.tls13);
+        if verified.is_ok() {
+            recorder.record().signatures.push(SignatureEvidence {
+                by: self.by,
+                message,
+                scheme,
+                code_point: format!("0x{code_point:04x}"),
+                key: None,
+                verified: true,
+                elapsed_us: None,
+            });
+        } else if let (Some(certificate), Some(algorithm)) = (certificate, algorithm)
+            && !fits(algorithm, code_point, self.tls13)
+        {
+            recorder.fail(Error::WrongScheme {
+                peer: recorder.peer.clone(),
+                subject: certificate.subject().to_string(),
+                message,
+                scheme,
+                algorithm,
+            });
+        }
+        verified
+    }
+}
+
+/// Whether a key of this type can sign with this code point at all.
+fn fits(algorithm: Algorithm, code_point: u16, tls13: bool) -> bool {
+    let natural = algorithm.natural_scheme();
+    if tls13 && algorithm != Algorithm::Rsa {
+        return natural.code_point() == code_point;
+    }
+    algorithm.schemes().iter().any(|scheme| scheme.code_point() == code_point)
+}
