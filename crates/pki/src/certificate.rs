@@ -272,7 +272,8 @@ impl TryFrom<&CertificateDer<'_>> for Certificate {
     }
 }
 
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// The SHA-256 digest of `bytes`: fingerprints of certificates, pins of public keys.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut output = [0; 32];
     output.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     output

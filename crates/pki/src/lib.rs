@@ -23,7 +23,7 @@ mod signing;
 pub mod certs_only;
 pub mod pem;
 
-pub use certificate::{Certificate, certificates_from};
+pub use certificate::{Certificate, certificates_from, sha256};
 pub use chain::{ChainError, order_chain, verify_chain};
 pub use error::{Error, Result};
 pub use instant::rfc3339;

@@ -345,7 +345,7 @@ fn string(value: &Any) -> Option<String> {
         }
         // Taken for Latin-1, as everybody does.
         Tag::TeletexString => Some(bytes.iter().copied().map(char::from).collect()),
-        Tag::BmpString if bytes.len() % 2 == 0 => {
+        Tag::BmpString if bytes.len().is_multiple_of(2) => {
             let units = bytes.chunks_exact(2).map(|pair| pair.iter().fold(0, |n, b| n << 8 | u16::from(*b)));
             char::decode_utf16(units).collect::<std::result::Result<_, _>>().ok()
         }
@@ -417,7 +417,7 @@ mod tests {
             "CN=\\ ",
             "CN=\\#1",
             "CN=a=b",
-            "CN=a\\+b+OU=c",
+            "OU=c+CN=a\\+b",
             "CN=\\;\\<\\>\\\\",
             "CN=line\\0Abreak\\00",
             "CN=日本語 😀",
