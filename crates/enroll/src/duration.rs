@@ -17,8 +17,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
         let (number, tail) = rest.split_at(digits);
         let number: u64 = number.parse().map_err(|_| error())?;
-        let (unit, length) =
-            UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(error)?;
+        let (unit, length) = UNITS.iter().find(|(unit, _)| tail.starts_with(unit)).ok_or_else(error)?;
         seconds = number.checked_mul(*length).and_then(|n| seconds.checked_add(n)).ok_or_else(error)?;
         rest = tail.get(unit.len()..).unwrap_or("");
     }
@@ -80,7 +79,9 @@ mod tests {
 
     #[test]
     fn refuses_what_has_no_unit() {
-        for text in ["", "10", "m", "10x", "1h30", "-1s", "1.5h", "99999999999999999999s", "999999999999999999d"] {
+        for text in
+            ["", "10", "m", "10x", "1h30", "-1s", "1.5h", "99999999999999999999s", "999999999999999999d"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

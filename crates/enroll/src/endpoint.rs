@@ -53,10 +53,8 @@ impl FromStr for Endpoint {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let error = |reason: &str| Error::Url {
-            url: text.chars().take(200).collect(),
-            reason: reason.to_owned(),
-        };
+        let error =
+            |reason: &str| Error::Url { url: text.chars().take(200).collect(), reason: reason.to_owned() };
         let rest = text.strip_prefix("https://").ok_or_else(|| error("it does not begin with https://"))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(['/', '?', '#', '@']) {

@@ -34,13 +34,7 @@ pub enum Error {
     Refused { url: String, operation: &'static str, status: u16, reason: String },
     /// HTTP 202, 429 or 503: the same request may work later.
     #[error("the authority at {url} cannot do {operation} now: {reason} (HTTP {status})")]
-    Later {
-        url: String,
-        operation: &'static str,
-        status: u16,
-        reason: String,
-        retry_after: Option<Duration>,
-    },
+    Later { url: String, operation: &'static str, status: u16, reason: String, retry_after: Option<Duration> },
     #[error("the authority at {url} answered {operation} with something else than it should: {reason}")]
     Answer { url: String, operation: &'static str, reason: String },
     /// A body of EST that cannot be read.

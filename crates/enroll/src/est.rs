@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use const_oid::db::rfc5912::{ECDSA_WITH_SHA_256, ID_EC_PUBLIC_KEY, SECP_256_R_1};
 use der::asn1::{Any, ObjectIdentifier, SetOfVec};
 use der::{Choice, Decode, Encode, Sequence};
 use zeroize::Zeroizing;
@@ -86,7 +87,6 @@ pub enum CsrAttribute {
     /// An algorithm to use, or an attribute or extension to include.
     Oid(ObjectIdentifier),
     /// An attribute with the values to choose from.
-    #[asn1(type = "SEQUENCE")]
     Attribute(Attribute),
 }
 
@@ -97,6 +97,20 @@ pub struct Attribute {
     pub oid: ObjectIdentifier,
     /// The values.
     pub values: SetOfVec<Any>,
+}
+
+/// What our authority suggests: a key on P-256, and a signature with SHA-256.
+///
+/// # Errors
+/// [`Error::Body`]; it does not happen.
+pub fn suggested_attributes() -> Result<Vec<CsrAttribute>> {
+    let encoded = |e: der::Error| Error::Body { reason: e.to_string() };
+    let curve = Any::encode_from(&SECP_256_R_1).map_err(encoded)?;
+    let values = SetOfVec::try_from(vec![curve]).map_err(encoded)?;
+    Ok(vec![
+        CsrAttribute::Attribute(Attribute { oid: ID_EC_PUBLIC_KEY, values }),
+        CsrAttribute::Oid(ECDSA_WITH_SHA_256),
+    ])
 }
 
 /// The DER of `CsrAttrs` (RFC 7030 §4.5.2).
@@ -168,17 +182,7 @@ mod tests {
 
     #[test]
     fn csr_attributes_read_back() {
-        // ecdsa-with-SHA384, and an EC key on P-384.
-        let attributes = vec![
-            CsrAttribute::Oid(ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3")),
-            CsrAttribute::Attribute(Attribute {
-                oid: ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"),
-                values: SetOfVec::try_from(vec![
-                    Any::encode_from(&ObjectIdentifier::new_unwrap("1.3.132.0.34")).unwrap(),
-                ])
-                .unwrap(),
-            }),
-        ];
+        let attributes = suggested_attributes().unwrap();
         let der = encode_csr_attributes(&attributes).unwrap();
         assert_eq!(decode_csr_attributes(&der).unwrap(), attributes);
         assert_eq!(decode_csr_attributes(b"").unwrap(), []);

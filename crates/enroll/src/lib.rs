@@ -1,1 +1,28 @@
-//! Enrolment over EST: wire types and client.
+//! Enrolment: from a one-time [`Token`] to an identity, over EST (RFC 7030).
+//!
+//! [`enroll`] does the whole of it in one resumable step: key, request, certificate, identity.
+//! [`renew`] gets a new certificate for the same key. [`Client`] speaks EST alone, and [`est`] has
+//! the wire types that the authority's server shares.
+//!
+//! Nothing is trusted that was not pinned: a token carries the SHA-256 of the authority's root, and
+//! a server that cannot show a chain to that root is never sent the token.
+#![forbid(unsafe_code)]
+
+mod client;
+pub mod duration;
+mod endpoint;
+mod enrolment;
+mod error;
+pub mod est;
+mod pending;
+mod renewal;
+mod token;
+mod trust;
+
+pub use client::Client;
+pub use endpoint::Endpoint;
+pub use enrolment::{Enrolment, Step, enroll};
+pub use error::{Error, Result};
+pub use renewal::renew;
+pub use token::{MAX_TOKEN, Token, TokenContents, subject_of};
+pub use trust::Trust;

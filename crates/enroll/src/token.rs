@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::{digest, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use enclasp_pki::SubjectAltName;
+use enclasp_pki::{DistinguishedName, SubjectAltName, rfc3339};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::{Endpoint, Error, Result, duration, text};
+use crate::{Endpoint, Error, Result, duration};
 
 const PREFIX: &str = "enclasp1_";
 
@@ -89,7 +89,9 @@ impl Token {
             .map_err(|_| refused("the system gave no random bytes"))?;
         let length = token.to_line()?.len();
         if length > MAX_TOKEN {
-            return Err(refused(format!("its names make it {length} bytes long, and {MAX_TOKEN} is the limit")));
+            return Err(refused(format!(
+                "its names make it {length} bytes long, and {MAX_TOKEN} is the limit"
+            )));
         }
         Ok(token)
     }
@@ -145,7 +147,7 @@ impl Token {
 
     /// The public name of the token: 32 lower-case hexadecimal digits.
     pub fn id(&self) -> String {
-        text::hex(&self.id)
+        hex(&self.id)
     }
 
     /// SHA-256 of the secret, which is all that the authority keeps of it.
@@ -158,6 +160,14 @@ impl Token {
     /// The common name of the certificate to be.
     pub fn common_name(&self) -> &str {
         &self.common_name
+    }
+
+    /// The subject of the certificate to be.
+    ///
+    /// # Errors
+    /// As [`subject_of`].
+    pub fn subject(&self) -> Result<DistinguishedName> {
+        subject_of(&self.common_name)
     }
 
     /// Its subject alternative names.
@@ -183,7 +193,7 @@ impl Token {
         match now.duration_since(self.expires()) {
             Ok(since) => Err(Error::Expired {
                 ago: duration::in_words(since),
-                at: text::rfc3339(self.expires()),
+                at: rfc3339(self.expires()),
                 common_name: self.common_name.clone(),
             }),
             Err(_) => Ok(()),
@@ -199,6 +209,21 @@ impl fmt::Debug for Token {
             .field("common_name", &self.common_name)
             .finish_non_exhaustive()
     }
+}
+
+/// The distinguished name that consists of this common name alone.
+///
+/// # Errors
+/// [`Error::Pki`] if it is empty or longer than X.520 allows.
+pub fn subject_of(common_name: &str) -> Result<DistinguishedName> {
+    // Escaped through and through, so that no character means anything (RFC 4514 §2.4).
+    let escaped: String = common_name.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    Ok(format!("CN={escaped}").parse()?)
+}
+
+/// Lower-case hexadecimal digits without separators.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn refused(reason: impl Into<String>) -> Error {
@@ -291,14 +316,19 @@ mod tests {
         assert_eq!(parsed.id(), token.id());
         assert_eq!(parsed.subject_alt_names(), token.subject_alt_names());
         assert_eq!(parsed.authority(), token.authority());
-        assert_ne!(Token::generate(TokenContents {
-            authority: token.authority.clone(),
-            root: token.root,
-            common_name: token.common_name.clone(),
-            subject_alt_names: Vec::new(),
-            profile: "client".into(),
-            expires: token.expires(),
-        }).unwrap().secret_hash(), token.secret_hash());
+        assert_ne!(
+            Token::generate(TokenContents {
+                authority: token.authority.clone(),
+                root: token.root,
+                common_name: token.common_name.clone(),
+                subject_alt_names: Vec::new(),
+                profile: "client".into(),
+                expires: token.expires(),
+            })
+            .unwrap()
+            .secret_hash(),
+            token.secret_hash()
+        );
     }
 
     #[test]
@@ -306,6 +336,6 @@ mod tests {
         let token = token();
         let shown = format!("{token:?}");
         assert!(shown.contains("laptop-17"));
-        assert!(!shown.contains(&text::hex(&token.secret.0)) && !shown.contains("secret"));
+        assert!(!shown.contains(&hex(&token.secret.0)) && !shown.contains("secret"));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use enclasp_pki::Certificate;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -17,6 +18,11 @@ pub enum Trust {
     Roots(Vec<CertificateDer<'static>>),
     /// Those that send a chain which ends in the certificate with this SHA-256 (of its DER).
     RootFingerprint([u8; 32]),
+}
+
+/// Certificates of ours, for a look into them.
+pub(crate) fn parsed(certificates: &[CertificateDer<'_>]) -> crate::Result<Vec<Certificate>> {
+    certificates.iter().map(|der| Ok(Certificate::from_der(der)?)).collect()
 }
 
 /// Checks a server's certificate against a [`Trust`].
