@@ -1,0 +1,73 @@
+//! What can go wrong in an authority, told apart by what its operator can do about it.
+
+/// The result of an operation of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the authority did not do what its operator asked for. What it refuses to a device is told to
+/// the device, and is no error here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("there is an authority in {dir} already")]
+    Exists { dir: String },
+    #[error("there is no authority in {dir}")]
+    Absent { dir: String },
+    #[error("cannot read {path}: {reason}")]
+    Config { path: String, reason: String },
+    /// Something that was asked for breaks a rule.
+    #[error("{what} cannot be {value}: {reason}")]
+    Setting { what: &'static str, value: String, reason: String },
+    #[error("there is no profile `{name}`")]
+    NoProfile { name: String },
+    #[error("the {certificate} certificate does not carry the public key of `{key}`")]
+    WrongKey { certificate: &'static str, key: String },
+    #[error("cannot {operation} in the authority's database: {source}")]
+    Database { operation: &'static str, source: sqlx::Error },
+    #[error("the authority's database is of version {found}, and this program knows {known}")]
+    NewerDatabase { found: usize, known: usize },
+    /// A row that this program did not write like that.
+    #[error("the authority's database holds a record that makes no sense: {reason}")]
+    Record { reason: String },
+    #[error("cannot listen on {address}: {reason}")]
+    Listen { address: String, reason: String },
+    #[error("a task of the authority stopped: {reason}")]
+    Task { reason: String },
+    #[error(transparent)]
+    Keystore(#[from] enclasp_keystore::Error),
+    #[error(transparent)]
+    Pki(#[from] enclasp_pki::Error),
+    #[error(transparent)]
+    Tls(#[from] enclasp_tls::Error),
+    #[error(transparent)]
+    Enroll(#[from] enclasp_enroll::Error),
+}
+
+impl Error {
+    pub(crate) fn database(operation: &'static str, source: sqlx::Error) -> Self {
+        Self::Database { operation, source }
+    }
+
+    /// What to do next, where there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Exists { .. } => "choose another folder with `--dir`".into(),
+            Self::Absent { dir } => format!("`enclasp ca init --dir {dir} --name NAME` makes one"),
+            Self::NoProfile { .. } => "the profiles are client and server".into(),
+            Self::WrongKey { .. } => {
+                "authority.toml names another key than the one that was certified; restore the right one"
+                    .into()
+            }
+            Self::Database { .. } => "check the space, the owner and the permissions of authority.db".into(),
+            Self::NewerDatabase { .. } => "a newer Enclasp has used it: use that one".into(),
+            Self::Listen { .. } => "another program may listen there; choose another `--listen`".into(),
+            Self::Keystore(e) => return e.hint(),
+            Self::Pki(e) => return e.hint(),
+            Self::Tls(e) => return e.hint(),
+            Self::Enroll(e) => return e.hint(),
+            Self::Config { .. } | Self::Setting { .. } | Self::Record { .. } | Self::Task { .. } => {
+                return None;
+            }
+        })
+    }
+}

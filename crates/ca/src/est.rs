@@ -1,0 +1,198 @@
+//! The EST server (RFC 7030): what stands between HTTP and [`Issuance`].
+//!
+//! Every refusal is one line of plain text that says what is wrong. What cannot be done at all is
+//! told from what this client may not do, and neither spends a token.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Extension, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use enclasp_enroll::{Token, est};
+use enclasp_pki::{CertificationRequest, certs_only};
+use http_body_util::{BodyExt, Limited};
+use rustls_pki_types::CertificateDer;
+
+use crate::Record;
+use crate::issuance::Issuance;
+use crate::refusal::Refusal;
+
+/// How long a client has to send a request's body, and the authority to answer it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The client certificate that a connection was authenticated with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer(pub(crate) Option<CertificateDer<'static>>);
+
+type Answer = Result<Response, Refusal>;
+
+/// The routes of EST.
+pub(crate) fn router(issuance: Arc<Issuance>) -> Router {
+    Router::new()
+        .route(est::CACERTS, get(cacerts))
+        .route(est::CSRATTRS, get(csrattrs))
+        .route(est::SIMPLEENROLL, post(simpleenroll))
+        .route(est::SIMPLEREENROLL, post(simplereenroll))
+        .route(est::SERVERKEYGEN, any(serverkeygen))
+        .route(est::FULLCMC, any(fullcmc))
+        .fallback(|| async {
+            line(StatusCode::NOT_FOUND, "there is nothing here; EST is at /.well-known/est/")
+        })
+        .method_not_allowed_fallback(|| async {
+            line(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "cacerts and csrattrs are read with GET, the others use POST",
+            )
+        })
+        .layer(middleware::from_fn(bounded))
+        .with_state(issuance)
+}
+
+async fn cacerts(State(issuance): State<Arc<Issuance>>) -> Answer {
+    let chain = issuance.authority().chain();
+    certificates(&chain)
+}
+
+async fn csrattrs() -> Answer {
+    Ok(encoded(est::CSR_ATTRIBUTES, &est::encode_csr_attributes(&est::suggested_attributes()?)?))
+}
+
+async fn simpleenroll(State(issuance): State<Arc<Issuance>>, headers: HeaderMap, body: Body) -> Answer {
+    let token = token_of(&headers)?;
+    let claim = issuance.claim(&token, SystemTime::now()).await?;
+    let request = certification_request(&headers, body).await?;
+    issued(&issuance.enroll(claim, request).await?)
+}
+
+async fn simplereenroll(
+    State(issuance): State<Arc<Issuance>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let peer = peer.ok_or_else(|| {
+        Refusal::Forbidden("renewal needs the certificate to be renewed as the TLS client certificate".into())
+    })?;
+    let request = certification_request(&headers, body).await?;
+    issued(&issuance.renew(&peer, request).await?)
+}
+
+async fn serverkeygen() -> Response {
+    line(
+        StatusCode::NOT_IMPLEMENTED,
+        "serverkeygen is not offered: a private key is made where it is used, and never travels",
+    )
+}
+
+async fn fullcmc() -> Response {
+    line(StatusCode::NOT_IMPLEMENTED, "fullcmc is not offered: use simpleenroll and simplereenroll")
+}
+
+/// A body that is announced as too large is refused unread, and nothing takes for ever.
+async fn bounded(request: Request, next: Next) -> Response {
+    if request.body().size_hint().lower() > est::MAX_REQUEST as u64 {
+        return Refusal::TooLarge.into_response();
+    }
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => line(StatusCode::REQUEST_TIMEOUT, "the request took too long"),
+    }
+}
+
+/// The token in the request's HTTP Basic credentials.
+fn token_of(headers: &HeaderMap) -> Result<Token, Refusal> {
+    let header = headers.get(AUTHORIZATION).ok_or_else(|| {
+        Refusal::Unauthorized(
+            "send an enrolment token as the password of HTTP Basic, with any user name".into(),
+        )
+    })?;
+    let password = est::basic_password(header.as_bytes()).ok_or_else(|| {
+        Refusal::Unauthorized(
+            "the Authorization header is not HTTP Basic with a user name and a password".into(),
+        )
+    })?;
+    Token::parse(&password).map_err(|e| Refusal::Unauthorized(e.to_string()))
+}
+
+/// The request in a body, whose own signature was verified.
+async fn certification_request(headers: &HeaderMap, body: Body) -> Result<CertificationRequest, Refusal> {
+    // Clients that say nothing of the type, or leave curl's default, mean PKCS#10.
+    const FORM: &str = "application/x-www-form-urlencoded";
+    if let Some(stated) = headers.get(CONTENT_TYPE) {
+        let stated = String::from_utf8_lossy(stated.as_bytes());
+        let essence = stated.split(';').next().unwrap_or("").trim();
+        if !essence.eq_ignore_ascii_case(est::PKCS10) && !essence.eq_ignore_ascii_case(FORM) {
+            let shown: String = essence.chars().filter(|c| !c.is_control()).take(60).collect();
+            return Err(Refusal::MediaType(format!("a request is of type {}, not `{shown}`", est::PKCS10)));
+        }
+    }
+    let body = Limited::new(body, est::MAX_REQUEST).collect().await.map_err(|e| {
+        if e.is::<http_body_util::LengthLimitError>() {
+            Refusal::TooLarge
+        } else {
+            Refusal::BadRequest("the body broke off".into())
+        }
+    })?;
+    let refused = |reason: String| Refusal::BadRequest(reason);
+    let der = est::decode_body(&body.to_bytes()).map_err(|e| refused(e.to_string()))?;
+    let request = CertificationRequest::from_der(&der).map_err(|e| refused(e.to_string()))?;
+    request.verify().map_err(|e| refused(e.to_string()))?;
+    Ok(request)
+}
+
+fn issued(record: &Record) -> Answer {
+    certificates(&[CertificateDer::from(record.der.clone())])
+}
+
+fn certificates(certificates: &[CertificateDer<'_>]) -> Answer {
+    Ok(encoded(est::CERTS_ONLY, &certs_only::encode(certificates)?))
+}
+
+/// Base64 on one line with a Content-Length: strongSwan reads nothing else.
+fn encoded(media_type: &'static str, der: &[u8]) -> Response {
+    let headers = [(CONTENT_TYPE.as_str(), media_type), ("content-transfer-encoding", "base64")];
+    (headers, est::encode_body(der)).into_response()
+}
+
+fn line(status: StatusCode, text: &str) -> Response {
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{text}\n")).into_response()
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        tracing::info!(refusal = ?self, "refused");
+        match self {
+            Self::BadRequest(text) => line(StatusCode::BAD_REQUEST, &text),
+            Self::Forbidden(text) => line(StatusCode::FORBIDDEN, &text),
+            Self::MediaType(text) => line(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text),
+            Self::Unauthorized(text) => {
+                let mut response = line(StatusCode::UNAUTHORIZED, &text);
+                let challenge = HeaderValue::from_static("Basic realm=\"Enclasp enrolment token\"");
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+                response
+            }
+            Self::TooLarge => {
+                let text = format!("the request is larger than {} KiB", est::MAX_REQUEST / 1024);
+                let mut response = line(StatusCode::PAYLOAD_TOO_LARGE, &text);
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                response
+            }
+            Self::Internal(error) => {
+                tracing::error!(%error, "a request failed");
+                let text = "the authority cannot do this now; its log says why. The token is not lost";
+                let mut response = line(StatusCode::SERVICE_UNAVAILABLE, text);
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+                response
+            }
+        }
+    }
+}

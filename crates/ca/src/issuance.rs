@@ -1,0 +1,210 @@
+//! Issuing: the authority with its key, and the rules by which devices get certificates.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use enclasp_enroll::{Token, duration, subject_of};
+use enclasp_keystore::{Key, Keystore, SignContext};
+use enclasp_pki::{
+    Certificate, CertificationRequest, DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, rfc3339,
+};
+use rustls_pki_types::CertificateDer;
+use subtle::ConstantTimeEq;
+
+use crate::names::{same_as, within_token};
+use crate::refusal::Refusal;
+use crate::store::{Spent, TokenRecord};
+use crate::{Authority, Error, IssuedBy, Record, Result};
+
+/// How long the issuing key may take for one signature.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What a device is answered.
+type Answer<T> = std::result::Result<T, Refusal>;
+
+/// An authority that can sign.
+pub(crate) struct Issuance {
+    authority: Authority,
+    key: Arc<dyn Key>,
+}
+
+/// A certificate to be issued.
+pub(crate) struct Wanted {
+    pub(crate) profile: Profile,
+    pub(crate) subject: DistinguishedName,
+    pub(crate) subject_alt_names: Vec<SubjectAltName>,
+    pub(crate) spki: Vec<u8>,
+    /// `None` is the profile's default.
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) issued_by: IssuedBy,
+}
+
+/// A token that was made here, whose secret was shown, and whose lifetime has not ended.
+pub(crate) struct Claim {
+    token: TokenRecord,
+    /// What it was spent on.
+    certificate: Option<Record>,
+}
+
+impl Issuance {
+    /// Opens the issuing key.
+    pub(crate) async fn open(authority: Authority, keystore: Arc<dyn Keystore>) -> Result<Self> {
+        let uri = authority.config().issuing_key.clone();
+        let key: Arc<dyn Key> = Arc::from(blocking(move || Ok(keystore.open(&uri)?)).await?);
+        if key.info().spki != authority.issuing().spki() {
+            return Err(Error::WrongKey { certificate: "issuing", key: key.info().uri.to_string() });
+        }
+        Ok(Self { authority, key })
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Finds the record of a token that a device shows. Nothing but its id and its secret counts.
+    pub(crate) async fn claim(&self, token: &Token, now: SystemTime) -> Answer<Claim> {
+        let unknown = || Refusal::Unauthorized("this authority did not make this token".into());
+        let (record, certificate) = self.authority.store().token(&token.id()).await?.ok_or_else(unknown)?;
+        if !bool::from(record.secret_hash.ct_eq(&token.secret_hash())) {
+            return Err(unknown());
+        }
+        if let Ok(since) = now.duration_since(record.expires) {
+            return Err(Refusal::Unauthorized(format!(
+                "the token for {} expired {} ago, at {}",
+                record.common_name,
+                duration::in_words(since),
+                rfc3339(record.expires)
+            )));
+        }
+        Ok(Claim { token: record, certificate })
+    }
+
+    /// The certificate that a token pays for: a new one if it is unspent, else the recorded one if
+    /// the request is for the same key and for names of the token.
+    pub(crate) async fn enroll(&self, claim: Claim, request: CertificationRequest) -> Answer<Record> {
+        let Claim { token, certificate } = claim;
+        let subject = subject_of(&token.common_name)?;
+        let allowed = within_token(&request, &subject, &token.subject_alt_names);
+        let again = |before: Record| {
+            if allowed.is_ok() && before.certificate()?.spki() == request.spki() {
+                tracing::info!(serial = %before.serial, token = %token.id, "handed out again");
+                Ok(before)
+            } else {
+                Err(Refusal::Unauthorized(
+                    "the token was used already, for another key or other names".into(),
+                ))
+            }
+        };
+        if let Some(before) = certificate {
+            return again(before);
+        }
+        allowed.clone().map_err(Refusal::Forbidden)?;
+        let record = self
+            .issue(Wanted {
+                profile: self.authority.config().profile(&token.profile)?,
+                subject,
+                subject_alt_names: token.subject_alt_names.clone(),
+                spki: request.spki().to_vec(),
+                lifetime: None,
+                issued_by: IssuedBy::Token,
+            })
+            .await
+            .map_err(fault)?;
+        match self.authority.store().spend(&token.id, &record).await? {
+            Spent::Now => {
+                log(&record);
+                Ok(record)
+            }
+            Spent::Before(before) => again(*before),
+        }
+    }
+
+    /// A new certificate for the names of `peer`, which authenticated the connection.
+    pub(crate) async fn renew(
+        &self,
+        peer: &CertificateDer<'_>,
+        request: CertificationRequest,
+    ) -> Answer<Record> {
+        let peer = Certificate::from_der(peer)?;
+        let known = self.authority.store().certificate(peer.serial()).await?;
+        let old = known.filter(|record| record.der == peer.der().as_ref()).ok_or_else(|| {
+            Refusal::Forbidden(format!(
+                "this authority has no record of issuing certificate {}",
+                peer.serial()
+            ))
+        })?;
+        same_as(&request, &peer).map_err(Refusal::Forbidden)?;
+        self.issue_and_record(Wanted {
+            profile: self.authority.config().profile(&old.profile)?,
+            subject: peer.subject().clone(),
+            subject_alt_names: old.subject_alt_names,
+            spki: request.spki().to_vec(),
+            lifetime: None,
+            issued_by: IssuedBy::Renewal,
+        })
+        .await
+        .map_err(fault)
+    }
+
+    /// Issues a certificate that no token pays for; it is recorded when this returns.
+    pub(crate) async fn issue_and_record(&self, wanted: Wanted) -> Result<Record> {
+        let record = self.issue(wanted).await?;
+        self.authority.store().add_certificate(&record).await?;
+        log(&record);
+        Ok(record)
+    }
+
+    /// Signs. The key may be slow, and holds up nobody here.
+    async fn issue(&self, wanted: Wanted) -> Result<Record> {
+        let (certificate, key) = (self.authority.issuing().clone(), self.key.clone());
+        blocking(move || {
+            let now = SystemTime::now();
+            let leaf = Leaf {
+                profile: &wanted.profile,
+                subject: &wanted.subject,
+                subject_alt_names: &wanted.subject_alt_names,
+                spki: &wanted.spki,
+                lifetime: wanted.lifetime,
+            };
+            let reason = format!("certificate for {} by {}", wanted.subject, certificate.subject());
+            let ctx = SignContext::new(reason).with_deadline(Instant::now() + SIGN_TIMEOUT);
+            let issued = Issuer::new(certificate, &*key)?.issue(&leaf, now, &ctx)?;
+            Ok(Record::new(&issued, &wanted.profile.name, wanted.issued_by, now))
+        })
+        .await
+    }
+}
+
+/// One line per issuance, after it is recorded.
+fn log(record: &Record) {
+    tracing::info!(
+        serial = %record.serial,
+        subject = %record.subject,
+        profile = %record.profile,
+        issued_by = %record.issued_by,
+        not_after = %rfc3339(record.not_after),
+        "issued"
+    );
+}
+
+/// Whose fault it is that a certificate was not issued.
+fn fault(error: Error) -> Refusal {
+    use enclasp_pki::Error as Pki;
+    match error {
+        Error::Pki(
+            e @ (Pki::Name { .. }
+            | Pki::Malformed { .. }
+            | Pki::Signature { .. }
+            | Pki::Weak { .. }
+            | Pki::Unsupported { .. }),
+        ) => Refusal::BadRequest(e.to_string()),
+        other => Refusal::Internal(other),
+    }
+}
+
+/// Runs something that may block where it holds up nobody.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Task { reason: e.to_string() })?
+}

@@ -1,0 +1,26 @@
+//! What a device is told when it does not get what it asked for.
+
+use crate::Error;
+
+/// Why a device does not get what it asked for. The text is one line for the device.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The request itself is wrong, whoever sends it: 400.
+    BadRequest(String),
+    /// The token does not pay for this: 401.
+    Unauthorized(String),
+    /// The names are not for this client: 403.
+    Forbidden(String),
+    /// The request is too long: 413.
+    TooLarge,
+    /// The body says that it is something else than a request: 415.
+    MediaType(String),
+    /// The authority failed; the details are for its log: 503.
+    Internal(Error),
+}
+
+impl<E: Into<Error>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Internal(error.into())
+    }
+}

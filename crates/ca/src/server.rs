@@ -1,0 +1,192 @@
+//! The HTTPS server: connections, their limits, and its own certificate.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::{Extension, Router};
+use enclasp_keystore::Keystore;
+use enclasp_tls::ServerStream;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::est::{self, Peer};
+use crate::issuance::Issuance;
+use crate::own_certificate::OwnCertificate;
+use crate::{Authority, Error, Result};
+
+/// How many connections may be open at once; more wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 1024;
+/// How long a client has to send the head of a request, and may be idle between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the head of a request may be, in bytes: a token of the greatest length fits.
+const MAX_HEAD: usize = 64 * 1024;
+/// How long a connection may last.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a client that is still sending has to notice that it was answered.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long open requests have to end when the server stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon to try again when the own certificate could not be renewed.
+const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+/// How long to sleep at most before looking at the clock again: it may be set.
+const CLOCK_CHECK: Duration = Duration::from_secs(600);
+
+/// A bound server, whose keys are open and whose certificate is fresh.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+    own: OwnCertificate,
+    tls: enclasp_tls::Server,
+    due: SystemTime,
+}
+
+impl Server {
+    /// Opens the keys, gets a server certificate if none is there or it is due, and listens.
+    /// `listen` is `HOST:PORT`; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// [`Error::Listen`], [`Error::WrongKey`], what the keystore and the database say.
+    pub async fn bind(authority: Authority, keystore: Arc<dyn Keystore>, listen: &str) -> Result<Self> {
+        let failed = |e: std::io::Error| Error::Listen { address: listen.to_owned(), reason: e.to_string() };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let issuance = Arc::new(Issuance::open(authority, keystore.clone()).await?);
+        let own = OwnCertificate::open(issuance.clone(), keystore).await?;
+        let (tls, due) = own.fresh().await?;
+        Ok(Self { listener, address, router: est::router(issuance), own, tls, due })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is ready, then lets open requests end, for 10 s at most.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let Self { listener, router, own, tls, due, .. } = self;
+        let (tls, presented) = watch::channel(tls);
+        let (stop, stopped) = watch::channel(false);
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        tokio::select! {
+            () = shutdown => {}
+            () = keep_fresh(&own, &tls, due) => {}
+            () = async {
+                loop {
+                    let Ok(place) = places.clone().acquire_owned().await else { return };
+                    let (tcp, peer) = match listener.accept().await {
+                        Ok(accepted) => accepted,
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot accept a connection");
+                            sleep(Duration::from_millis(100)).await;
+                            continue;
+                        }
+                    };
+                    while connections.try_join_next().is_some() {}
+                    let tls = presented.borrow().clone();
+                    let (router, stopped) = (router.clone(), stopped.clone());
+                    connections.spawn(async move {
+                        let served = serve(tcp, peer, tls, router, stopped);
+                        if timeout(CONNECTION_TIMEOUT, served).await.is_err() {
+                            tracing::debug!(%peer, "a connection lasted too long");
+                        }
+                        drop(place);
+                    });
+                }
+            } => {}
+        }
+        drop(listener);
+        stop.send_replace(true);
+        let ended = timeout(SHUTDOWN_TIMEOUT, async { while connections.join_next().await.is_some() {} });
+        if ended.await.is_err() {
+            tracing::warn!(connections = connections.len(), "cut off at shutdown");
+        }
+    }
+}
+
+/// Renews the own certificate at two thirds of its life, for ever.
+async fn keep_fresh(own: &OwnCertificate, tls: &watch::Sender<enclasp_tls::Server>, mut due: SystemTime) {
+    loop {
+        match due.duration_since(SystemTime::now()) {
+            Ok(left) => sleep(left.min(CLOCK_CHECK)).await,
+            Err(_) => match own.fresh().await {
+                Ok((server, next)) => {
+                    tls.send_replace(server);
+                    due = next;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot renew the server's own certificate");
+                    sleep(RENEWAL_RETRY).await;
+                }
+            },
+        }
+    }
+}
+
+/// One connection: handshake, requests, end.
+async fn serve(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    tls: enclasp_tls::Server,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "TCP_NODELAY");
+    }
+    let stream = match tls.accept(tcp, &peer.to_string()).await {
+        Ok((stream, _evidence)) => stream,
+        Err(error) => {
+            tracing::info!(%peer, %error, "handshake failed");
+            return;
+        }
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let client = Peer(certificate.map(|certificate| certificate.clone().into_owned()));
+    let routes = TowerToHyperService::new(router.layer(Extension(client)));
+    let service = service_fn(move |request| Box::pin(routes.call(request)));
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let ended = tokio::select! {
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
+        () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
+    };
+    match ended {
+        Ok(()) => linger(connection.into_parts().io.into_inner()).await,
+        Err(error) => tracing::debug!(%peer, %error, "connection broke"),
+    }
+}
+
+/// Closes a connection so that the last answer arrives even at a client that is still sending:
+/// closing a socket with unread data resets it, and takes the answer along.
+async fn linger(mut stream: ServerStream<TcpStream>) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let (mut tcp, _) = stream.into_inner();
+    let mut unread = [0; 8192];
+    let drained = async { while matches!(tcp.read(&mut unread).await, Ok(1..)) {} };
+    // Whether the client has closed or not, this end does now.
+    let _ = timeout(LINGER, drained).await;
+}
