@@ -1,0 +1,182 @@
+//! One conversation with a pinentry program, in the Assuan protocol.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use enclasp_keystore::Requester;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Answer;
+use super::text::escape;
+
+/// A line of Assuan has at most 1000 bytes.
+const MAX_LINE: u64 = 1024;
+
+/// How long a pinentry may take to leave the screen as it found it.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The numbers of libgpg-error, in the low half of what a pinentry reports.
+const TIMEOUT: u32 = 62;
+const CANCELED: u32 = 99;
+const NOT_CONFIRMED: u32 = 114;
+const FULLY_CANCELED: u32 = 198;
+
+/// A running pinentry.
+pub(super) struct Pinentry {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    process: Process,
+}
+
+/// The process of a pinentry, by which it can be ended from elsewhere.
+#[derive(Clone)]
+pub(super) struct Process(Arc<Mutex<Child>>);
+
+impl Pinentry {
+    /// Starts `program` in front of the person at `place`.
+    pub(super) fn start(program: &Path, place: &Requester) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        for (variable, value) in [
+            ("DISPLAY", &place.display),
+            ("WAYLAND_DISPLAY", &place.wayland_display),
+            ("XAUTHORITY", &place.xauthority),
+        ] {
+            match value {
+                Some(value) if !value.contains('\0') => command.env(variable, value),
+                _ => command.env_remove(variable),
+            };
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let process = Process(Arc::new(Mutex::new(child)));
+        let (input, output) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Self { input, output: BufReader::new(output), process })
+    }
+
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Shows `description` and waits for yes or no. Whatever goes wrong is a no.
+    pub(super) fn confirm(mut self, description: &str, place: &Requester, timeout: Duration) -> Answer {
+        let answer = self.converse(description, place, timeout);
+        answer.unwrap_or_else(|e| Answer::Failed(format!("the pinentry ended without an answer ({e})")))
+    }
+
+    fn converse(&mut self, description: &str, place: &Requester, timeout: Duration) -> io::Result<Answer> {
+        let failed = |e: Complaint| Answer::Failed(format!("the pinentry says: {}", e.text));
+        if let Err(error) = self.answer()? {
+            return Ok(failed(error));
+        }
+        if let Some(tty) = &place.tty {
+            self.option("ttyname", tty)?;
+            self.option("ttytype", place.term.as_deref().unwrap_or("vt100"))?;
+        }
+        // What is shown is UTF-8, whatever the environment of the agent says.
+        self.option("lc-ctype", "C.UTF-8")?;
+        // 0 would be no limit.
+        let seconds = timeout.as_secs().clamp(1, u64::from(u16::MAX));
+        // An older pinentry may lack some of these; it asks all the same.
+        for command in [
+            format!("SETTIMEOUT {seconds}"),
+            "SETTITLE enclasp".into(),
+            "SETOK Sign".into(),
+            "SETCANCEL Refuse".into(),
+        ] {
+            let _ = self.command(&command)?;
+        }
+        if let Err(error) = self.command(&format!("SETDESC {}", escape(description)))? {
+            return Ok(failed(error));
+        }
+        Ok(match self.command("CONFIRM")? {
+            Ok(()) => Answer::Agreed,
+            Err(error) => match error.code & 0xffff {
+                CANCELED | NOT_CONFIRMED | FULLY_CANCELED => Answer::Refused,
+                TIMEOUT => Answer::TimedOut,
+                _ => failed(error),
+            },
+        })
+    }
+
+    /// Sets an option whose value comes from outside, unless it could hold something else.
+    fn option(&mut self, name: &str, value: &str) -> io::Result<()> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._+:-".contains(c);
+        if value.chars().all(plain) {
+            // One that does not know it goes on without.
+            let _ = self.command(&format!("OPTION {name}={value}"))?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, line: &str) -> io::Result<Result<(), Complaint>> {
+        self.input.write_all(format!("{line}\n").as_bytes())?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<Result<(), Complaint>> {
+        loop {
+            let mut line = Vec::new();
+            (&mut self.output).take(MAX_LINE).read_until(b'\n', &mut line)?;
+            let Some(line) = line.strip_suffix(b"\n") else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            let line = String::from_utf8_lossy(line);
+            let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+            match word {
+                "OK" => return Ok(Ok(())),
+                "ERR" => {
+                    let (code, text) = rest.split_once(' ').unwrap_or((rest, "no reason"));
+                    let code = code.parse().map_err(|_| io::ErrorKind::InvalidData)?;
+                    return Ok(Err(Complaint { code, text: super::text::plain(text, 200) }));
+                }
+                // Statuses and comments.
+                "S" | "#" => {}
+                _ if word.starts_with('#') => {}
+                _ => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
+    }
+}
+
+impl Drop for Pinentry {
+    fn drop(&mut self) {
+        // It ends by itself at BYE.
+        let _ = self.input.write_all(b"BYE\n");
+        self.process.end(None);
+    }
+}
+
+impl Process {
+    /// Ends it in the middle of its question: first so that it restores the screen.
+    pub(super) fn interrupt(&self) {
+        self.end(Some(Signal::TERM));
+    }
+
+    fn end(&self, signal: Option<Signal>) {
+        let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + GRACE;
+        let mut signal = signal;
+        while let Ok(None) = child.try_wait() {
+            if let Some(signal) = signal.take() {
+                // It has not been waited for, so that its number is still its own.
+                let _ = kill_process(Pid::from_child(&child), signal);
+            }
+            if Instant::now() >= until {
+                let _ = child.kill();
+                let _ = child.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// An `ERR` line.
+struct Complaint {
+    code: u32,
+    text: String,
+}

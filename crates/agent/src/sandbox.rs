@@ -1,0 +1,315 @@
+//! Making this process hard to look into, and closing it off from the system.
+//!
+//! Each measure is recorded with its outcome: what a kernel lacks is said, not assumed.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use crate::Error;
+
+/// A measure and whether it is in force, as in
+/// [`Status::protections`](enclasp_keystore::agent::Status).
+pub(crate) type Measure = (String, Result<(), String>);
+
+type Failure = Box<dyn StdError>;
+
+const LANDLOCK: &str = "landlock";
+const SECCOMP: &str = "seccomp";
+
+/// The Landlock version whose restrictions are asked for; an older kernel enforces what it knows.
+const LANDLOCK_ABI: ABI = ABI::V6;
+
+/// Keeps other processes, core files and the swap away from what is in memory. For the whole
+/// process; before keys are in memory.
+pub(crate) fn harden() -> Vec<Measure> {
+    vec![
+        measure("not-dumpable", || Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)),
+        measure("no-core-files", || {
+            Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
+        }),
+        measure("memory-locked", lock_memory),
+        measure("no-new-privileges", || Ok(set_no_new_privs(true)?)),
+    ]
+}
+
+/// Closes the sandbox for this thread and those that it starts: files below `keys` are all that is
+/// left of the file system, but for the right to remove a file in `socket_folder`.
+pub(crate) fn close(keys: &Path, socket_folder: Option<&Path>) -> Vec<Measure> {
+    vec![
+        measure(LANDLOCK, || only_thread().and_then(|()| restrict_files(keys, socket_folder))),
+        measure(SECCOMP, || only_thread().and_then(|()| restrict_system_calls())),
+    ]
+}
+
+/// Logs what is not in force.
+///
+/// # Errors
+/// [`Error::Sandbox`] if one of the two that make the sandbox is `required` and is not.
+pub(crate) fn report(measures: &[Measure], required: bool) -> Result<(), Error> {
+    for (measure, outcome) in measures {
+        let Err(reason) = outcome else { continue };
+        if required && [LANDLOCK, SECCOMP].contains(&measure.as_str()) {
+            return Err(Error::Sandbox { measure: measure.clone(), reason: reason.clone() });
+        }
+        tracing::warn!(%measure, %reason, "a protection is not in force");
+    }
+    Ok(())
+}
+
+fn measure(name: &str, put_in_force: impl FnOnce() -> Result<(), Failure>) -> Measure {
+    (name.to_owned(), put_in_force().map_err(|e| e.to_string()))
+}
+
+/// Locks all pages as they come into use. With a limit, a later allocation could fail, so that it
+/// is done only without one.
+fn lock_memory() -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Memlock);
+    // Up to the hard limit it may be raised by anybody; what that gives is looked at next.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let privileged = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if let (Some(bytes), false) = (limit.maximum, privileged) {
+        return Err(format!("no more than {bytes} bytes may be locked (RLIMIT_MEMLOCK)").into());
+    }
+    Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
+}
+
+/// The sandbox would not hold for threads that were started before.
+#[cfg(not(test))]
+fn only_thread() -> Result<(), Failure> {
+    match std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) {
+        1 => Ok(()),
+        count => Err(format!("{count} threads run already, of which it would hold one").into()),
+    }
+}
+
+/// The tests close the sandbox of one thread of many.
+#[cfg(test)]
+fn only_thread() -> Result<(), Failure> {
+    Ok(())
+}
+
+fn restrict_files(keys: &Path, socket_folder: Option<&Path>) -> Result<(), Failure> {
+    let used = AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile;
+    let mut rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
+        .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
+        .scope(Scope::from_all(LANDLOCK_ABI))?
+        .create()?
+        .add_rule(PathBeneath::new(PathFd::new(keys)?, used))?;
+    if let Some(folder) = socket_folder {
+        rules = rules.add_rule(PathBeneath::new(PathFd::new(folder)?, AccessFs::RemoveFile))?;
+    }
+    let status = rules.restrict_self()?;
+    match (status.ruleset, status.landlock) {
+        (RulesetStatus::FullyEnforced, _) => Ok(()),
+        (_, LandlockStatus::NotEnabled) => Err("the kernel has it, but did not enable it".into()),
+        (_, LandlockStatus::NotImplemented) => Err("the kernel does not have it".into()),
+        (_, LandlockStatus::Available { effective_abi, .. }) => {
+            Err(format!("only in part: the kernel has version {effective_abi:?} of it, not {LANDLOCK_ABI:?}")
+                .into())
+        }
+    }
+}
+
+fn restrict_system_calls() -> Result<(), Failure> {
+    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+    // clone3 takes its flags from memory, where a filter cannot look; glibc falls back to clone
+    // when it does not exist.
+    let no_clone3: BpfProgram = SeccompFilter::new(
+        BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS as u32),
+        arch,
+    )?
+    .try_into()?;
+    let allowed: BpfProgram = SeccompFilter::new(
+        allowed_system_calls()?,
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Allow,
+        arch,
+    )?
+    .try_into()?;
+    // The second forbids the installation of a third.
+    seccompiler::apply_filter(&no_clone3)?;
+    Ok(seccompiler::apply_filter(&allowed)?)
+}
+
+/// What serving takes: no new programs, processes, sockets or executable memory.
+fn allowed_system_calls() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Failure> {
+    let plain = [
+        // Connections.
+        libc::SYS_accept4,
+        libc::SYS_recvfrom,
+        libc::SYS_sendto,
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_writev,
+        libc::SYS_getsockopt,
+        libc::SYS_setsockopt,
+        libc::SYS_shutdown,
+        libc::SYS_ppoll,
+        libc::SYS_close,
+        libc::SYS_fcntl,
+        // The keys' files.
+        libc::SYS_openat,
+        libc::SYS_newfstatat,
+        libc::SYS_fstat,
+        libc::SYS_statx,
+        libc::SYS_lseek,
+        libc::SYS_getdents64,
+        libc::SYS_fsync,
+        libc::SYS_linkat,
+        libc::SYS_renameat,
+        libc::SYS_renameat2,
+        libc::SYS_unlinkat,
+        // Memory.
+        libc::SYS_brk,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        // Threads and time.
+        libc::SYS_clone3, // answered by the other filter
+        libc::SYS_set_robust_list,
+        libc::SYS_rseq,
+        libc::SYS_sigaltstack,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_restart_syscall,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_yield,
+        libc::SYS_futex,
+        libc::SYS_nanosleep,
+        libc::SYS_clock_nanosleep,
+        libc::SYS_clock_gettime,
+        libc::SYS_getpid,
+        libc::SYS_gettid,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_getrandom,
+        // System calls that only older architectures have beside the above.
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_rename,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_unlink,
+    ];
+    let flags = |argument, mask: i32, value: i32| {
+        let operator = SeccompCmpOp::MaskedEq(mask as u64);
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)?;
+        SeccompRule::new(vec![condition])
+    };
+    let thread = libc::CLONE_THREAD | libc::CLONE_VM;
+    let mut calls: BTreeMap<i64, Vec<SeccompRule>> =
+        plain.into_iter().map(|call| (call, Vec::new())).collect();
+    calls.insert(libc::SYS_clone, vec![flags(0, thread, thread)?]);
+    calls.insert(libc::SYS_mmap, vec![flags(2, libc::PROT_EXEC, 0)?]);
+    calls.insert(libc::SYS_mprotect, vec![flags(2, libc::PROT_EXEC, 0)?]);
+    // The name of a thread.
+    calls.insert(libc::SYS_prctl, vec![flags(0, -1, libc::PR_SET_NAME)?]);
+    // To itself, which is how a program that found itself broken ends.
+    let own =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
+    calls.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
+    Ok(calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::ErrorKind;
+    use std::net::TcpStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::process::Command;
+    use std::thread;
+
+    use enclasp_keystore::durable;
+
+    use super::*;
+
+    /// Both parts of the sandbox hold for one thread, so that a test can close itself in.
+    #[test]
+    fn a_closed_thread_reaches_nothing_but_its_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (keys, runtime) = (folder.path().join("keys"), folder.path().join("runtime"));
+        fs::create_dir(&keys).unwrap();
+        fs::create_dir(&runtime).unwrap();
+        fs::write(folder.path().join("outside"), b"x").unwrap();
+        fs::write(runtime.join("socket"), b"x").unwrap();
+        let _listener = UnixListener::bind(runtime.join("other")).unwrap();
+        let closed = thread::spawn(move || {
+            for (measure, outcome) in close(&keys, Some(&runtime)) {
+                assert_eq!(outcome, Ok(()), "{measure}");
+            }
+            let outside = folder.path().join("outside");
+            let denied = |what: &str, error: std::io::Error| {
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{what}: {error}");
+            };
+            denied("read", File::open(&outside).unwrap_err());
+            denied("read /etc", File::open("/etc/passwd").unwrap_err());
+            denied("read /proc", File::open("/proc/self/mem").unwrap_err());
+            denied("write", fs::write(&outside, b"y").unwrap_err());
+            denied("link", fs::hard_link(&outside, keys.join("stolen")).unwrap_err());
+            denied("symlink", std::os::unix::fs::symlink(&outside, keys.join("link")).unwrap_err());
+            denied("make beside the socket", fs::write(runtime.join("new"), b"y").unwrap_err());
+            denied("run", Command::new("/bin/true").spawn().unwrap_err());
+            denied("TCP", TcpStream::connect("127.0.0.1:1").unwrap_err());
+            denied("Unix", UnixStream::connect(runtime.join("other")).unwrap_err());
+            denied(
+                "ptrace",
+                rustix::process::kill_process(
+                    rustix::process::getppid().unwrap(),
+                    rustix::process::Signal::CONT,
+                )
+                .unwrap_err()
+                .into(),
+            );
+            denied(
+                "filter again",
+                restrict_system_calls()
+                    .map(|()| unreachable!())
+                    .unwrap_or_else(|_: Failure| ErrorKind::PermissionDenied.into()),
+            );
+
+            durable::create(&keys.join("a"), b"1").unwrap();
+            durable::replace(&keys.join("a"), b"2").unwrap();
+            assert_eq!(durable::read(&keys.join("a"), 10).unwrap().unwrap(), b"2");
+            assert!(durable::remove(&keys.join("a")).unwrap());
+            assert_eq!(fs::read_dir(&keys).unwrap().count(), 0);
+            fs::remove_file(runtime.join("socket")).unwrap();
+            thread::Builder::new().name("inner".into()).spawn(|| ()).unwrap().join().unwrap();
+            assert!(std::panic::catch_unwind(|| panic!("expected")).is_err());
+            // The folder is left to the thread outside.
+            std::mem::forget(folder.keep());
+        });
+        closed.join().unwrap();
+    }
+
+    #[test]
+    fn a_required_sandbox_that_is_missing_is_an_error() {
+        let missing = [(SECCOMP.to_owned(), Err("the kernel does not have it".to_owned()))];
+        assert!(report(&missing, false).is_ok());
+        let error = report(&missing, true).unwrap_err().to_string();
+        assert_eq!(error, "the agent cannot be closed off by seccomp: the kernel does not have it");
+        let unlocked = [("memory-locked".to_owned(), Err("limit".to_owned()))];
+        assert!(report(&unlocked, true).is_ok());
+    }
+}
