@@ -27,7 +27,7 @@ impl Access {
     }
 
     /// Whether nobody can ever be admitted.
-    pub fn is_nobody(&self) -> bool {
+    pub(crate) fn is_nobody(&self) -> bool {
         *self == Self::default()
     }
 

@@ -92,7 +92,6 @@ pub(crate) fn meaning(alert: AlertDescription) -> Meaning {
         Alert::BadRecordMac => other("bad_record_mac", "received a record that was changed on the way", None),
         Alert::InternalError => other("internal_error", "failed on its side", Some("its log says why")),
         Alert::UserCanceled => other("user_canceled", "gave up for a reason outside TLS", None),
-        Alert::CloseNotify => other("close_notify", "closed the connection", None),
         _ => other("unlisted", "gives no more than the alert", None),
     }
 }

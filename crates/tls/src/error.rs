@@ -110,6 +110,7 @@ impl Error {
     pub(crate) fn of_tls(peer: &str, stage: &'static str, source: rustls::Error, record: &Record) -> Self {
         let peer = peer.to_owned();
         match source {
+            rustls::Error::AlertReceived(AlertDescription::CloseNotify) => Self::Closed { peer, stage },
             rustls::Error::AlertReceived(alert) => {
                 Self::Refused { peer, alert, stage, notes: record.notes.clone() }
             }

@@ -49,10 +49,13 @@ impl Server {
     /// Presents `credential` to `clients`, whose certificates are asked for in every case.
     ///
     /// # Errors
-    /// [`Error::Settings`] if there are no roots, one of them cannot be read, or the options leave
-    /// no version.
+    /// [`Error::Settings`] if nobody could be admitted, there are no roots, one of them cannot be
+    /// read, or the options leave no version.
     pub fn new(credential: Credential, clients: Clients, options: Options) -> Result<Self> {
         let Clients { roots, certificate_demanded, access } = clients;
+        if access.is_nobody() {
+            return Err(Error::Settings { reason: "no access rule admits anybody".into() });
+        }
         let provider = provider();
         let verifier =
             ClientVerifier::new(trust(&roots)?, provider.clone(), certificate_demanded, access.clone())?;
@@ -119,5 +122,48 @@ impl Server {
             return Err(refuse(format!("its certificate expired at {}", rfc3339(leaf.not_after()))));
         }
         self.access.check(&leaf).map_err(refuse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use enclasp_keystore::Algorithm;
+
+    use super::*;
+    use crate::testing::{Authority, handshake, only};
+    use crate::{Client, Version};
+
+    /// The verifier, which asked the rules at the first handshake, is not called at the second.
+    #[tokio::test]
+    async fn rules_and_validity_are_checked_when_a_session_is_resumed() {
+        let authority = Authority::new("Acme");
+        for version in [Version::Tls12, Version::Tls13] {
+            let server = authority.server(Access::everyone(), only(version));
+            let credential = authority.client_credential(Algorithm::P256);
+            let client =
+                Client::new(&authority.roots(), Some(credential.clone()), Options::default()).unwrap();
+            let (ours, theirs) = handshake(&client, &server).await;
+            let ((mut stream, evidence), _theirs) = (ours.unwrap(), theirs.unwrap());
+            assert!(client.confirm(&mut stream, &evidence, Duration::from_secs(10)).await.unwrap());
+
+            let mut stricter = server.clone();
+            stricter.access = Access { common_names: vec!["laptop-18".into()], ..Access::default() };
+            let (ours, theirs) = handshake(&client, &stricter).await;
+            assert_eq!(
+                theirs.map(|(_, evidence)| evidence).unwrap_err().to_string(),
+                "10.0.0.9:5000 is not admitted as CN=laptop-17: CN=laptop-17 is not among the allowed CNs (laptop-18)"
+            );
+            let (mut stream, evidence) = ours.unwrap();
+            let closed = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
+            assert_eq!(closed.unwrap(), 0, "{evidence}");
+
+            let leaf = &credential.chain()[0];
+            let at = credential.leaf().not_after();
+            assert!(server.admit(leaf, at, "peer").is_ok());
+            let error = server.admit(leaf, at + Duration::from_secs(1), "peer").unwrap_err();
+            assert!(error.to_string().contains("its certificate expired at "), "{error}");
+        }
     }
 }

@@ -8,12 +8,14 @@ use enclasp_keystore::{
     Algorithm, Input, Key, KeyInfo, KeyUri, Scheme, SignContext, Signature, Verification,
 };
 use enclasp_pki::{Certificate, DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_root};
+use rustls::SignatureScheme;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls_pki_types::CertificateDer;
 use tokio::io::DuplexStream;
 
 use crate::{
     Access, Client, ClientStream, Clients, Credential, Evidence, Options, Result, Server, ServerStream,
-    server_name,
+    Version, server_name,
 };
 
 pub(crate) struct Authority {
@@ -85,6 +87,7 @@ impl Authority {
 }
 
 /// A key that says and does what it is told to.
+#[derive(Clone)]
 pub(crate) struct Puppet {
     pub(crate) info: KeyInfo,
     pub(crate) verification: Verification,
@@ -92,7 +95,7 @@ pub(crate) struct Puppet {
 }
 
 type Answer =
-    Box<dyn Fn(Scheme, Input<'_>, &SignContext) -> enclasp_keystore::Result<Signature> + Send + Sync>;
+    Arc<dyn Fn(Scheme, Input<'_>, &SignContext) -> enclasp_keystore::Result<Signature> + Send + Sync>;
 
 impl Puppet {
     /// A P-256 key that behaves, to be changed.
@@ -104,7 +107,7 @@ impl Puppet {
         Self {
             info: key.info().clone(),
             verification: Verification::Needed,
-            answer: Box::new(move |scheme, input, ctx| key.sign(scheme, input, ctx)),
+            answer: Arc::new(move |scheme, input, ctx| key.sign(scheme, input, ctx)),
         }
     }
 }
@@ -126,6 +129,22 @@ impl Key for Puppet {
     fn verification(&self) -> Verification {
         self.verification
     }
+}
+
+/// aws-lc-rs as a peer has it that verifies these schemes only.
+pub(crate) fn provider_verifying(schemes: &[SignatureScheme]) -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    let supported = provider.signature_verification_algorithms;
+    let mapping: Vec<_> =
+        supported.mapping.iter().copied().filter(|(scheme, _)| schemes.contains(scheme)).collect();
+    provider.signature_verification_algorithms =
+        WebPkiSupportedAlgorithms { all: supported.all, mapping: Vec::leak(mapping) };
+    Arc::new(provider)
+}
+
+/// One version and nothing else out of the ordinary.
+pub(crate) fn only(version: Version) -> Options {
+    Options { versions: version..=version, ..Options::default() }
 }
 
 pub(crate) type Ends =

@@ -1,1 +1,52 @@
-//! The mutual-TLS proxy, server and client.
+//! The mutual-TLS proxy: [`ServerTunnel`] takes TLS and speaks plainly to its target,
+//! [`ClientTunnel`] the other way round.
+//!
+//! A tunnel is bound, then run until it is told to stop. It ends a half of a connection when that
+//! half has ended at the other side, logs one line for each connection and each refusal, and
+//! bounds what strangers can make it hold.
+#![forbid(unsafe_code)]
+
+mod client;
+mod endpoint;
+mod error;
+mod relay;
+mod serve;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use enclasp_tls::Evidence;
+
+pub use client::{ClientConfig, ClientTunnel};
+pub use endpoint::Endpoint;
+pub use error::{Error, Result};
+pub use server::{ServerConfig, ServerTunnel};
+
+/// What a tunnel may take up. How long a handshake may take is among the TLS options.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How long connecting to the target may take.
+    pub connect_timeout: Duration,
+    /// How many connections there may be at once. The next one waits in the kernel's queue.
+    pub max_connections: usize,
+    /// How many of them may be in their handshake; the others wait for their turn.
+    pub max_handshakes: usize,
+    /// How long open connections may go on after the tunnel was told to stop.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    /// 10 s to connect, 4096 connections, 256 handshakes, 30 s to drain.
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+            max_handshakes: 256,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Is shown the evidence of every handshake that succeeds.
+pub type Observer = Arc<dyn Fn(&Evidence) + Send + Sync>;

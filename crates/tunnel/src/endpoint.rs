@@ -1,0 +1,253 @@
+//! Places to listen on and to connect to: TCP addresses and Unix sockets.
+
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
+
+use crate::{Error, Result};
+
+/// Where to listen or to connect: `HOST:PORT`, `[IPV6]:PORT`, `:PORT` (listening on every address)
+/// or `unix:PATH`. Its `Display` form parses back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// A TCP port. The host is a name or an address; an empty one is every address.
+    Tcp {
+        /// Without brackets.
+        host: String,
+        /// 0 is any free port.
+        port: u16,
+    },
+    /// A Unix stream socket. One that we listen on is for its owner alone (mode 600).
+    Unix(PathBuf),
+}
+
+impl FromStr for Endpoint {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let error = |reason: &str| Error::Endpoint { text: text.to_owned(), reason: reason.to_owned() };
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path {
+                "" => Err(error("it has no path")),
+                path => Ok(Self::Unix(path.into())),
+            };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| error("it has no port"))?;
+        let port = port.parse().map_err(|_| error("its port is not a number from 0 to 65535"))?;
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(address) => address,
+            None if host.contains(':') => return Err(error("an IPv6 address stands in brackets")),
+            None => host,
+        };
+        Ok(Self::Tcp { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A connection of either kind.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub(crate) type Stream = Box<dyn Io>;
+
+impl Endpoint {
+    /// Checks that it can be connected to.
+    pub(crate) fn as_target(&self) -> Result<&Self> {
+        match self {
+            Self::Tcp { host, port } if host.is_empty() || *port == 0 => Err(Error::Endpoint {
+                text: self.to_string(),
+                reason: "a target needs a host and a port".into(),
+            }),
+            _ => Ok(self),
+        }
+    }
+
+    pub(crate) async fn connect(&self, within: Duration) -> Result<Stream> {
+        let connect = async {
+            io::Result::Ok(match self {
+                Self::Tcp { host, port } => {
+                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                    stream.set_nodelay(true)?;
+                    Box::new(stream) as Stream
+                }
+                Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            })
+        };
+        match timeout(within, connect).await {
+            Ok(connected) => connected.map_err(|source| Error::Connect { target: self.clone(), source }),
+            Err(_) => Err(Error::ConnectTimeout { target: self.clone(), after: within }),
+        }
+    }
+
+    pub(crate) async fn listen(&self) -> Result<Listener> {
+        let listening = match self {
+            Self::Tcp { host, port } if host.is_empty() => match TcpListener::bind(("::", *port)).await {
+                // A machine without IPv6.
+                Err(e) if e.kind() != io::ErrorKind::AddrInUse => {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).await
+                }
+                bound => bound,
+            }
+            .map(Listener::Tcp),
+            Self::Tcp { host, port } => TcpListener::bind((host.as_str(), *port)).await.map(Listener::Tcp),
+            Self::Unix(path) => SocketFile::listen(path).await,
+        };
+        listening.map_err(|source| Error::Listen { endpoint: self.clone(), source })
+    }
+}
+
+/// Something that accepts connections.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+impl Listener {
+    /// Where it listens, with the port that was found free.
+    pub(crate) fn endpoint(&self) -> io::Result<Endpoint> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let address = listener.local_addr()?;
+                Endpoint::Tcp { host: address.ip().to_string(), port: address.port() }
+            }
+            Self::Unix(_, file) => Endpoint::Unix(file.path.clone()),
+        })
+    }
+
+    /// The next connection, and what to call its other end.
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, String)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Box::new(stream), from.to_string()))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = stream.peer_cred()?;
+                let pid = peer.pid().map(|pid| format!(" pid {pid}")).unwrap_or_default();
+                Ok((Box::new(stream), format!("uid {}{pid}", peer.uid())))
+            }
+        }
+    }
+}
+
+/// The file of a socket that we listen on, removed when we stop, unless it is another's by then.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// Takes the place of a socket that nobody listens on any more. The file has its mode before it
+    /// has its name.
+    async fn listen(path: &Path) -> io::Result<Listener> {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) if !std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file that is no socket",
+                ));
+            }
+            _ => {}
+        }
+        let mut unnamed = path.as_os_str().to_owned();
+        unnamed.push(format!(".{}", std::process::id()));
+        let unnamed = PathBuf::from(unnamed);
+        let listener = UnixListener::bind(&unnamed)?;
+        let named = std::fs::set_permissions(&unnamed, PermissionsExt::from_mode(0o600))
+            .and_then(|()| std::fs::metadata(&unnamed))
+            .and_then(|metadata| std::fs::rename(&unnamed, path).map(|()| metadata.ino()));
+        match named {
+            Ok(inode) => Ok(Listener::Unix(listener, Self { path: path.to_owned(), inode })),
+            Err(e) => {
+                // The first error is the one to tell.
+                let _ = std::fs::remove_file(&unnamed);
+                Err(e)
+            }
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
+            // What cannot be removed is replaced by the next to listen there.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_no_endpoint() {
+        for (text, reason) in [
+            ("localhost", "no port"),
+            ("localhost:http", "not a number"),
+            ("localhost:65536", "not a number"),
+            ("::1:443", "brackets"),
+            ("unix:", "no path"),
+        ] {
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        for text in [":443", "localhost:0"] {
+            assert!(text.parse::<Endpoint>().unwrap().as_target().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn display_parses_back() {
+        for text in ["localhost:443", "127.0.0.1:0", "[::1]:443", ":8443", "unix:/run/app.sock"] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.to_string(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_private_and_replaces_a_dead_one_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let endpoint = Endpoint::Unix(path.clone());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(
+            endpoint.listen().await.unwrap_err().to_string().ends_with("there is a file that is no socket")
+        );
+        std::fs::remove_file(&path).unwrap();
+
+        let dead = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop(dead);
+        let listener = endpoint.listen().await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let error = endpoint.listen().await.unwrap_err();
+        assert_eq!(error.hint().as_deref(), Some("another program listens there"));
+
+        drop(listener);
+        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

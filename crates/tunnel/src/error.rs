@@ -1,0 +1,45 @@
+//! Why a tunnel does not start, or a connection through it does not come about.
+
+use std::io;
+use std::time::Duration;
+
+use crate::Endpoint;
+
+/// The result of setting up a tunnel.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. Only the first three come from [`bind`](crate::ServerTunnel::bind); the others
+/// are about one connection, and end in the log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("`{text}` is not an endpoint: {reason}")]
+    Endpoint { text: String, reason: String },
+    #[error("cannot listen on {endpoint}: {source}")]
+    Listen { endpoint: Endpoint, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] enclasp_tls::Error),
+    #[error("cannot connect to {target}: {source}")]
+    Connect { target: Endpoint, source: io::Error },
+    #[error("cannot connect to {target}: no answer within {} s", after.as_secs())]
+    ConnectTimeout { target: Endpoint, after: Duration },
+}
+
+impl Error {
+    /// What to do next, where there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Endpoint { .. } => {
+                Some("an endpoint looks like 127.0.0.1:8443, :8443 or unix:/run/app.sock".into())
+            }
+            Self::Listen { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => Some("another program listens there".into()),
+                io::ErrorKind::PermissionDenied => Some("ports below 1024 need a privilege".into()),
+                _ => None,
+            },
+            Self::Tls(source) => source.hint(),
+            Self::Connect { .. } | Self::ConnectTimeout { .. } => Some("is the target running?".into()),
+        }
+    }
+}
