@@ -25,9 +25,7 @@ pub enum ChainError {
     #[error("{subject} was issued by {issuer}, which is not among the trusted roots")]
     UnknownIssuer { subject: String, issuer: String },
     /// Another authority of the same name.
-    #[error(
-        "{subject} says that it was issued by {issuer}, but was not signed with the key of the trusted one"
-    )]
+    #[error("{subject} says that it was issued by {issuer}, but was not signed with that one's key")]
     WrongSignature { subject: String, issuer: String },
     #[error("{subject} lacks the extended key usage {purpose} (it has {})", .has.join(", "))]
     WrongPurpose { subject: String, purpose: Purpose, has: Vec<String> },
@@ -119,7 +117,8 @@ fn explain(
     purpose: Purpose,
 ) -> ChainError {
     let chain = order_chain(leaf, intermediates);
-    let top = chain.last().unwrap_or(leaf);
+    // A root among the intermediates does not vouch for itself.
+    let top = chain.iter().rfind(|c| !c.is_self_issued()).unwrap_or(leaf);
     let first = |wanted: &dyn Fn(&&Certificate) -> bool| chain.iter().find(wanted).unwrap_or(leaf);
     match error {
         webpki::Error::CertExpired { .. } => {

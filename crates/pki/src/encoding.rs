@@ -99,8 +99,8 @@ pub(crate) fn encoded<T>(what: &'static str, result: der::Result<T>) -> Result<T
     result.map_err(|error| Error::Encoding { what, reason: error.to_string() })
 }
 
-/// Lower-case hexadecimal without separators.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal without separators, as serial numbers and fingerprints are shown.
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|n| char::from(DIGITS[usize::from(n)])).collect()
 }

@@ -20,12 +20,15 @@ pub enum Error {
     /// A key or a signature that gives no security any more.
     #[error("the {what} is too weak: {reason}")]
     Weak { what: &'static str, reason: String },
-    /// Well-formed, and beyond what this program does.
+    /// A key or a signature that is well-formed, and beyond what this program does.
     #[error("the {what} is not supported: {reason}")]
     Unsupported { what: &'static str, reason: String },
     /// An issuer will not sign this.
     #[error("cannot issue a certificate to {subject}: {reason}")]
     NotIssued { subject: String, reason: String },
+    /// A certificate and a key that do not make an issuer together.
+    #[error("cannot issue with {issuer}: {reason}")]
+    NotAnIssuer { issuer: String, reason: String },
     /// Something of ours could not be encoded: a value beyond what DER or X.509 can hold.
     #[error("cannot encode the {what}: {reason}")]
     Encoding { what: &'static str, reason: String },
@@ -39,13 +42,15 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Name { hint, .. } => hint.clone(),
-            Self::Malformed { what, .. } => Some(format!("it must be a {what} in PEM or DER")),
             Self::Signature { .. } => Some("sign it again with the key whose public key it holds".into()),
             Self::Weak { .. } | Self::Unsupported { .. } => Some(
                 "P-256, P-384 and Ed25519 keys, RSA keys of 2048 to 8192 bits, and SHA-2 are supported"
                     .into(),
             ),
-            Self::NotIssued { .. } | Self::Encoding { .. } => None,
+            Self::Malformed { .. }
+            | Self::NotIssued { .. }
+            | Self::NotAnIssuer { .. }
+            | Self::Encoding { .. } => None,
             Self::Key(error) => error.hint(),
         }
     }

@@ -98,18 +98,14 @@ impl<'k> Issuer<'k> {
     /// Pairs a CA certificate with its key.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if it is not a CA certificate, or is not for this key.
+    /// [`Error::NotAnIssuer`] if it is not a CA certificate, or is not for this key.
     pub fn new(certificate: Certificate, key: &'k dyn Key) -> Result<Self> {
-        let refuse = |reason: String| Err(Error::Unsupported { what: "issuer", reason });
+        let refuse = |reason: String| Err(Error::NotAnIssuer { issuer: certificate.name(), reason });
         if !certificate.is_ca() {
-            return refuse(format!("{} is not a CA", certificate.name()));
+            return refuse("it is not a CA".into());
         }
         if certificate.spki() != key.info().spki {
-            return refuse(format!(
-                "{} is not for the key {}: their public keys differ",
-                certificate.name(),
-                key.info().uri
-            ));
+            return refuse(format!("it is not for the key {}: their public keys differ", key.info().uri));
         }
         Ok(Self { certificate, key })
     }

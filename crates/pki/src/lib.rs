@@ -25,6 +25,7 @@ pub mod pem;
 
 pub use certificate::{Certificate, certificates_from, sha256};
 pub use chain::{ChainError, order_chain, verify_chain};
+pub use encoding::hex;
 pub use error::{Error, Result};
 pub use instant::rfc3339;
 pub use issue::{

@@ -93,7 +93,10 @@ pub(crate) fn labels(blocks: &[Block]) -> String {
 }
 
 fn boundary<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
-    line.strip_prefix(kind)?.strip_suffix(DASHES)
+    let label = line.strip_prefix(kind)?.strip_suffix(DASHES)?;
+    // Labels are repeated in errors, so nothing odd may be in them.
+    let plain = label.len() <= 64 && label.bytes().all(|c| c == b' ' || c.is_ascii_graphic());
+    plain.then_some(label)
 }
 
 #[cfg(test)]

@@ -65,14 +65,16 @@ impl Profile {
     /// The built-in profile of that name.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if there is none.
+    /// [`Error::Name`] if there is none.
     pub fn by_name(name: &str) -> Result<Self> {
         match name {
             "client" => Ok(Self::client()),
             "server" => Ok(Self::server()),
-            _ => Err(Error::Unsupported {
+            _ => Err(Error::Name {
                 what: "profile",
-                reason: format!("`{name}` is neither client nor server"),
+                text: name.to_owned(),
+                reason: "there are client and server".into(),
+                hint: None,
             }),
         }
     }

@@ -15,7 +15,7 @@ use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
 use crate::encoding::{Signed, encoded, finish, in_field, malformed, nested};
 use crate::public_key::algorithm_of;
 use crate::signing::{algorithm_identifier, check, scheme_for, sign};
-use crate::{DistinguishedName, Error, Result, SubjectAltName, pem, san};
+use crate::{DistinguishedName, Result, SubjectAltName, pem, san};
 
 const WHAT: &str = "certification request";
 
@@ -29,8 +29,8 @@ const LABELS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
 /// with the natural scheme of its type. The signature has been verified.
 ///
 /// # Errors
-/// [`Error::Name`] if a name of `sans` breaks the rules of its kind; [`Error::Key`] if the key
-/// refuses, or signs wrongly.
+/// [`Name`](crate::Error::Name) if one of `sans` breaks the rules of its kind;
+/// [`Key`](crate::Error::Key) if the key refuses, or signs wrongly.
 pub fn create_csr(
     key: &dyn Key,
     subject: &DistinguishedName,
@@ -95,8 +95,8 @@ impl CertificationRequest {
     /// Reads DER.
     ///
     /// # Errors
-    /// [`Error::Malformed`] says which field is wrong; [`Error::Name`] names a subject alternative
-    /// name that breaks the rules of its kind; [`Error::Unsupported`] if one is of a kind that we
+    /// [`Malformed`](crate::Error::Malformed) says which field is wrong; [`Name`](crate::Error::Name)
+    /// names a subject alternative name that breaks the rules of its kind, or is of a kind that we
     /// do not issue.
     pub fn from_der(der: &[u8]) -> Result<Self> {
         check_length(der)?;
@@ -156,8 +156,8 @@ impl CertificationRequest {
     /// Checks that the request was signed by the key that it asks for, with SHA-256 or better.
     ///
     /// # Errors
-    /// [`Error::Signature`] if it was not; [`Error::Weak`] or [`Error::Unsupported`] for its key or
-    /// its signature algorithm.
+    /// [`Signature`](crate::Error::Signature) if it was not; [`Weak`](crate::Error::Weak) or
+    /// [`Unsupported`](crate::Error::Unsupported) for its key or its signature algorithm.
     pub fn verify(&self) -> Result<()> {
         check(WHAT, &Signed::from_der(WHAT, &self.der)?, &self.spki)
     }
@@ -193,10 +193,7 @@ fn requested_names(mut attributes: SliceReader<'_>) -> Result<Vec<SubjectAltName
     };
     let names = in_field(WHAT, "subjectAltName", pkix::SubjectAltName::from_der(names))?;
     let names = names.0.iter().map(|name| {
-        let san = SubjectAltName::from_general_name(WHAT, name)?.ok_or_else(|| Error::Unsupported {
-            what: "subject alternative name",
-            reason: "it is not one of dns, uri, email, ip".into(),
-        })?;
+        let san = SubjectAltName::from_general_name(WHAT, name)?.ok_or_else(|| san::not_issued(name))?;
         san.check().map(|()| san)
     });
     names.collect()

@@ -1,6 +1,6 @@
 //! Subject alternative names: what a certificate is for, beyond its distinguished name.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -54,12 +54,18 @@ impl FromStr for SubjectAltName {
 
 impl fmt::Display for SubjectAltName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dns(name) => write!(f, "dns:{name}"),
-            Self::Uri(uri) => write!(f, "uri:{uri}"),
-            Self::Email(mailbox) => write!(f, "email:{mailbox}"),
-            Self::Ip(address) => write!(f, "ip:{address}"),
-        }
+        let (kind, text) = match self {
+            Self::Dns(name) => ("dns", name),
+            Self::Uri(uri) => ("uri", uri),
+            Self::Email(mailbox) => ("email", mailbox),
+            Self::Ip(address) => return write!(f, "ip:{address}"),
+        };
+        write!(f, "{kind}:")?;
+        // In somebody else's certificate there may be anything, and it must not break the line.
+        text.chars().try_for_each(|c| match c {
+            _ if c.is_control() => write!(f, "{}", c.escape_default()),
+            _ => f.write_char(c),
+        })
     }
 }
 
@@ -96,14 +102,14 @@ impl SubjectAltName {
             GeneralName::DnsName(name) => Self::Dns(name.as_str().to_ascii_lowercase()),
             GeneralName::UniformResourceIdentifier(uri) => Self::Uri(uri.as_str().to_owned()),
             GeneralName::Rfc822Name(mailbox) => Self::Email(mailbox.as_str().to_owned()),
-            GeneralName::IpAddress(octets) => Self::Ip(match octets.as_bytes() {
-                bytes if bytes.len() == 4 => IpAddr::from(<[u8; 4]>::try_from(bytes).unwrap_or_default()),
-                bytes if bytes.len() == 16 => IpAddr::from(<[u8; 16]>::try_from(bytes).unwrap_or_default()),
-                bytes => {
-                    let reason = format!("subjectAltName: an IP address of {} bytes", bytes.len());
-                    return Err(malformed(what, reason));
-                }
-            }),
+            GeneralName::IpAddress(octets) => {
+                let octets = octets.as_bytes();
+                let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+                let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
+                Self::Ip(v4.or(v6).map_err(|_| {
+                    malformed(what, format!("subjectAltName: an IP address of {} bytes", octets.len()))
+                })?)
+            }
             _ => return Ok(None),
         }))
     }
@@ -126,6 +132,19 @@ pub(crate) fn extension(sans: &[SubjectAltName]) -> Result<pkix::SubjectAltName>
     Ok(pkix::SubjectAltName(names.collect::<Result<_>>()?))
 }
 
+/// The refusal of a name in a request that is of another kind.
+pub(crate) fn not_issued(name: &GeneralName) -> Error {
+    let kind = match name {
+        GeneralName::OtherName(_) => "otherName",
+        GeneralName::DirectoryName(_) => "directoryName",
+        GeneralName::EdiPartyName(_) => "ediPartyName",
+        GeneralName::RegisteredId(_) => "registeredID",
+        _ => "this kind",
+    };
+    invalid(kind, "only the kinds dns, uri, email and ip are issued", None)
+}
+
+/// A reason and, where there is one, a hint.
 type Refusal = (String, Option<String>);
 
 /// RFC 1034 §3.5 as RFC 1123 §2.1 relaxed it, with the wildcard of RFC 6125 §6.4.3.

@@ -51,7 +51,7 @@ fn an_issuer_is_a_ca_with_its_own_key() {
     assert!(error.to_string().contains("public keys differ"), "{error}");
     let certificate = authority.issue(&*key, &Profile::client());
     let error = Issuer::new(certificate, &*key).err().unwrap();
-    assert!(error.to_string().contains("CN=web,O=Acme is not a CA"), "{error}");
+    assert!(error.to_string().contains("cannot issue with CN=web,O=Acme: it is not a CA"), "{error}");
 }
 
 #[test]

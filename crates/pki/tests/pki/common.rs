@@ -1,6 +1,7 @@
-//! Keys, an authority and OpenSSL.
+//! Keys, an authority, and other people's programs.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -69,15 +70,25 @@ impl Bench {
 
     /// Runs `openssl` in the folder and returns what it says on both outputs. It must succeed.
     pub(crate) fn openssl(&self, arguments: &str) -> String {
-        let output = Command::new("openssl")
-            .current_dir(self.folder.path())
-            .args(arguments.split_whitespace())
-            .output()
-            .expect("openssl is installed");
+        self.run("openssl", arguments).expect("openssl is installed")
+    }
+
+    /// The same with another program; `None` if it is not installed, which fails where `CI` is set.
+    pub(crate) fn run(&self, program: &str, arguments: &str) -> Option<String> {
+        let output =
+            Command::new(program).current_dir(self.folder.path()).args(arguments.split_whitespace()).output();
+        let output = match output {
+            Ok(output) => output,
+            Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
+                eprintln!("SKIPPED: {program} is not installed");
+                return None;
+            }
+            Err(error) => panic!("{program}: {error}"),
+        };
         let text =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        assert!(output.status.success(), "openssl {arguments}: {text}");
-        text
+        assert!(output.status.success(), "{program} {arguments}: {text}");
+        Some(text)
     }
 }
 
