@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use enclasp_identity::{Identity, State};
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeyUri, KeystoreKind, Scheme};
 use enclasp_pki::Certificate;
@@ -39,13 +40,12 @@ impl Credential {
         Self::build(chain, key, false)
     }
 
-    /// The same, for a key that is known to exist outside a keystore, or to have done so (a
-    /// PKCS#12 import); evidence and logs then say *software*.
+    /// Opens an identity's key and joins it with the identity's chain.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
-    pub fn with_software_key(chain: Vec<CertificateDer<'static>>, key: Arc<dyn Key>) -> Result<Self> {
-        Self::build(chain, key, true)
+    /// [`Error::Identity`] if the key cannot be opened, and as [`new`](Self::new).
+    pub fn open(state: &State, identity: &Identity) -> Result<Self> {
+        Self::build(identity.chain.clone(), state.open_key(&identity.key)?, identity.software)
     }
 
     /// A software credential of a private key file, which is used in this very process. `pkcs8` is

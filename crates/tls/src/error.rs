@@ -26,6 +26,8 @@ pub enum Error {
     #[error("`{name}` is neither a host name nor an IP address")]
     ServerName { name: String },
 
+    #[error(transparent)]
+    Identity(#[from] enclasp_identity::Error),
     /// Our key did not sign; nothing was sent in its place.
     #[error(transparent)]
     Key(#[from] enclasp_keystore::Error),
@@ -54,7 +56,7 @@ pub enum Error {
     Refused { peer: String, alert: AlertDescription, stage: &'static str, notes: Vec<String> },
     #[error("{peer} closed the connection {stage}")]
     Closed { peer: String, stage: &'static str },
-    #[error("the handshake with {peer} was not done after {} s", after.as_secs())]
+    #[error("the handshake with {peer} was not done after {after:?}")]
     Timeout { peer: String, after: Duration },
     #[error("the handshake with {peer} failed: {source}")]
     Tls { peer: String, source: rustls::Error },
@@ -71,6 +73,7 @@ impl Error {
             }
             Self::Settings { .. } | Self::Io { .. } | Self::NotAdmitted { .. } => None,
             Self::ServerName { .. } => Some("give a host name such as db.internal, or an address".into()),
+            Self::Identity(source) => source.hint(),
             Self::Key(source) => source.hint(),
             Self::NoCommonScheme { key, .. } => Some(format!(
                 "`enclasp key probe {key}` tries every scheme; a key of another type may be needed"

@@ -54,7 +54,9 @@ impl Server {
     pub fn new(credential: Credential, clients: Clients, options: Options) -> Result<Self> {
         let Clients { roots, certificate_demanded, access } = clients;
         if access.is_nobody() {
-            return Err(Error::Settings { reason: "no access rule admits anybody".into() });
+            return Err(Error::Settings {
+                reason: "no access rule admits anybody: allow a name, or everyone".into(),
+            });
         }
         let provider = provider();
         let verifier =

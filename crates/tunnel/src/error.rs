@@ -22,7 +22,7 @@ pub enum Error {
     Tls(#[from] enclasp_tls::Error),
     #[error("cannot connect to {target}: {source}")]
     Connect { target: Endpoint, source: io::Error },
-    #[error("cannot connect to {target}: no answer within {} s", after.as_secs())]
+    #[error("cannot connect to {target}: no answer within {after:?}")]
     ConnectTimeout { target: Endpoint, after: Duration },
 }
 
