@@ -4,6 +4,8 @@ use std::fmt;
 
 use enclasp_pki::{Certificate, SubjectAltName};
 
+use crate::error::list;
+
 /// Which peers are admitted, once their certificates have verified. Names match exactly, and one
 /// that matches is enough. The default admits nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +29,7 @@ impl Access {
     }
 
     /// Whether nobody can ever be admitted.
-    pub(crate) fn is_nobody(&self) -> bool {
+    pub fn is_nobody(&self) -> bool {
         *self == Self::default()
     }
 
@@ -82,28 +84,17 @@ struct Rule<'a> {
     allowed: &'a [String],
 }
 
-/// Lists longer than this are cut in messages.
-const SHOWN: usize = 5;
-
 impl fmt::Display for Rule<'_> {
     /// Says why it did not match.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { label, held, allowed } = self;
         match held.as_slice() {
             [] => write!(f, "it has no {label}; allowed are {}", list(allowed)),
-            [one] => write!(f, "{label}={one} is not among the allowed {label}s ({})", list(allowed)),
+            [_] => write!(f, "{label}={} is not among the allowed {label}s ({})", list(held), list(allowed)),
             _ => {
                 write!(f, "none of {label}={} is among the allowed {label}s ({})", list(held), list(allowed))
             }
         }
-    }
-}
-
-fn list(names: &[String]) -> String {
-    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len().checked_sub(SHOWN) {
-        None | Some(0) => shown,
-        Some(more) => format!("{shown} and {more} more"),
     }
 }
 

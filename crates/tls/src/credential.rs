@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use enclasp_identity::{Identity, State};
-use enclasp_keystore::soft::SoftKey;
-use enclasp_keystore::{Algorithm, Key, KeyUri, KeystoreKind, Scheme};
+use enclasp_keystore::{Algorithm, Key, KeyUri, KeystoreKind, Origin, Scheme};
 use enclasp_pki::Certificate;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
@@ -22,7 +21,6 @@ struct Inner {
     algorithm: Algorithm,
     key: Arc<dyn Key>,
     schemes: Vec<Scheme>,
-    software: bool,
     offloads: Arc<Semaphore>,
 }
 
@@ -37,28 +35,6 @@ impl Credential {
     /// [`Error::Credential`] if the chain is empty or its leaf cannot be read, if the leaf's public
     /// key is not the key's, or if the key was proved to do nothing that fits.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: Arc<dyn Key>) -> Result<Self> {
-        Self::build(chain, key, false)
-    }
-
-    /// Opens an identity's key and joins it with the identity's chain.
-    ///
-    /// # Errors
-    /// [`Error::Identity`] if the key cannot be opened, and as [`new`](Self::new).
-    pub fn open(state: &State, identity: &Identity) -> Result<Self> {
-        Self::build(identity.chain.clone(), state.open_key(&identity.key)?, identity.software)
-    }
-
-    /// A software credential of a private key file, which is used in this very process. `pkcs8` is
-    /// DER PrivateKeyInfo (RFC 5958), and `name` is what logs call the key: `soft:name=NAME`.
-    ///
-    /// # Errors
-    /// [`Error::Key`] if the key cannot be read, and as [`new`](Self::new).
-    pub fn from_key_file(name: &str, chain: Vec<CertificateDer<'static>>, pkcs8: &[u8]) -> Result<Self> {
-        let key = SoftKey::from_pkcs8(KeyUri::soft(name)?, pkcs8)?;
-        Self::build(chain, Arc::new(key), true)
-    }
-
-    fn build(chain: Vec<CertificateDer<'static>>, key: Arc<dyn Key>, software: bool) -> Result<Self> {
         let info = key.info();
         let error = |subject: String, reason: String| Error::Credential {
             key: info.uri.to_string(),
@@ -85,7 +61,15 @@ impl Credential {
             ));
         }
         let offloads = Arc::new(Semaphore::new(MAX_OFFLOADS));
-        Ok(Self(Arc::new(Inner { chain, leaf, algorithm, key, schemes, software, offloads })))
+        Ok(Self(Arc::new(Inner { chain, leaf, algorithm, key, schemes, offloads })))
+    }
+
+    /// Opens an identity's key and joins it with the identity's chain.
+    ///
+    /// # Errors
+    /// [`Error::Identity`] if the key cannot be opened, and as [`new`](Self::new).
+    pub fn open(state: &State, identity: &Identity) -> Result<Self> {
+        Self::new(identity.chain.clone(), state.open_key(&identity.key)?)
     }
 
     /// The certificates, leaf first.
@@ -108,9 +92,10 @@ impl Credential {
         &self.0.key.info().uri
     }
 
-    /// Whether the key is or was outside a keystore.
+    /// Whether copies of the key may exist: it was not born in its keystore, but imported or read
+    /// from a file. Evidence and logs then say *software*.
     pub fn is_software(&self) -> bool {
-        self.0.software
+        self.0.key.info().origin == Origin::Imported
     }
 
     pub(crate) fn key(&self) -> &dyn Key {

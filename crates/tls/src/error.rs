@@ -39,7 +39,7 @@ pub enum Error {
 
     /// We refused the peer's certificate.
     #[error("the certificate of {peer} ({subject}) is not valid: {cause}")]
-    PeerCertificate { peer: String, subject: String, cause: String, error: CertificateError },
+    PeerCertificate { peer: String, subject: String, cause: String, error: Box<CertificateError> },
     #[error("{peer} presented no certificate")]
     NoPeerCertificate { peer: String },
     /// The signature is of a kind that the key in the certificate cannot make.
@@ -127,7 +127,7 @@ impl Error {
                         .as_ref()
                         .map_or_else(|| "unreadable".to_owned(), |leaf| leaf.subject().to_string()),
                     cause: certificate_cause(&error, certificate.as_ref()),
-                    error,
+                    error: Box::new(error),
                 }
             }
             source => Self::Tls { peer, source },
@@ -147,6 +147,19 @@ impl Error {
             | io::ErrorKind::BrokenPipe => Self::Closed { peer, stage },
             _ => Self::Io { peer, source },
         }
+    }
+}
+
+/// Lists longer than this are cut in messages: peers make some of them.
+const SHOWN: usize = 5;
+
+/// Names in a row, without control characters.
+pub(crate) fn list(names: &[String]) -> String {
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| name.escape_debug().to_string()).collect();
+    let shown = shown.join(", ");
+    match names.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
     }
 }
 
@@ -181,7 +194,7 @@ fn certificate_cause(error: &CertificateError, certificate: Option<&Certificate>
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
             format!(
                 "it is not for this name, but for {}",
-                if names.is_empty() { "none".into() } else { names.join(", ") }
+                if names.is_empty() { "none".into() } else { list(&names) }
             )
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {

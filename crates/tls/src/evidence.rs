@@ -94,8 +94,8 @@ pub struct Party {
     pub key: Option<String>,
     /// Whether the key, if it is ours, is or was outside a keystore.
     pub software: Option<bool>,
-    /// Its certificates, leaf first; empty if it presented none. At a resumed handshake: those of
-    /// the session's first one.
+    /// Its certificates, leaf first; empty if it presented none. At a resumed handshake: what the
+    /// peer presented when the session began, and what we present when asked.
     pub chain: Vec<CertificateSummary>,
 }
 
@@ -275,9 +275,8 @@ impl fmt::Display for Evidence {
         for signature in &self.signatures {
             let SignatureEvidence { by, message, scheme, code_point, verified, .. } = signature;
             write!(f, "signature    {by}'s {message}: {scheme} ({code_point})")?;
-            match (&signature.key, signature.elapsed_us) {
-                (Some(key), Some(elapsed)) => write!(f, " by {key} in {elapsed} µs")?,
-                _ => {}
+            if let (Some(key), Some(elapsed)) = (&signature.key, signature.elapsed_us) {
+                write!(f, " by {key} in {elapsed} µs")?;
             }
             writeln!(f, "{}", if *verified { ", verified" } else { "" })?;
         }

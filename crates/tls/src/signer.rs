@@ -11,7 +11,8 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 
-use crate::evidence::{Role, SignatureEvidence};
+use crate::error::list;
+use crate::evidence::{Role, SignatureEvidence, scheme_name};
 use crate::recorder::Recorder;
 use crate::{Credential, Error};
 
@@ -129,17 +130,13 @@ fn no_common_scheme(
     offered: &[SignatureScheme],
     recorder: &Recorder,
 ) -> Error {
-    let able: Vec<_> = able.iter().map(|scheme| scheme.name()).collect();
-    let offered: Vec<_> = offered.iter().map(|&scheme| crate::evidence::scheme_name(scheme, None)).collect();
+    let able: Vec<_> = able.iter().map(|scheme| scheme.name().to_owned()).collect();
+    let offered: Vec<_> = offered.iter().map(|&scheme| scheme_name(scheme, None)).collect();
     Error::NoCommonScheme {
         peer: recorder.peer.clone(),
         key: credential.uri().to_string(),
-        able: able.join(", "),
-        offered: if offered.is_empty() {
-            "nothing that this TLS version has".into()
-        } else {
-            offered.join(", ")
-        },
+        able: list(&able),
+        offered: if offered.is_empty() { "nothing that this TLS version has".into() } else { list(&offered) },
     }
 }
 
@@ -225,9 +222,6 @@ impl TlsSigner {
 
 /// TLS 1.3 binds the hash to the curve (RFC 8446 §4.2.3), and has no PKCS #1 v1.5.
 fn allowed_in_tls13(scheme: Scheme) -> bool {
-    match scheme {
-        Scheme::EcdsaP256Sha256 | Scheme::EcdsaP384Sha384 | Scheme::Ed25519 => true,
-        Scheme::RsaPssSha256 | Scheme::RsaPssSha384 | Scheme::RsaPssSha512 => true,
-        _ => false,
-    }
+    let pss = matches!(scheme, Scheme::RsaPssSha256 | Scheme::RsaPssSha384 | Scheme::RsaPssSha512);
+    pss || (scheme == scheme.algorithm().natural_scheme())
 }
