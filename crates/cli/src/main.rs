@@ -1,3 +1,53 @@
 //! The `enclasp` command.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod command;
+mod failure;
+mod input;
+mod output;
+mod session;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use failure::Outcome;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    output::start_log(args.global.verbose, args.command.log_level());
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(args: Args) -> Outcome {
+    let global = &args.global;
+    match args.command {
+        // The agent closes itself off while it has one thread, so it starts without a runtime.
+        Command::Agent(agent) => command::agent::run(global, agent),
+        Command::AgentPrompter => command::agent::prompter(),
+        Command::Key(key) => command::key::run(global, key),
+        Command::Csr(csr) => command::csr::run(global, csr),
+        Command::Identity(identity) => command::identity::run(global, identity),
+        Command::Completions(completions) => command::completions::run(completions),
+        Command::Ca(ca) => in_runtime(command::ca::run(global, ca)),
+        Command::Enroll(enroll) => in_runtime(command::enroll::run(global, enroll)),
+        Command::Connect(connect) => in_runtime(command::connect::run(global, connect)),
+        Command::Server(server) => in_runtime(command::tunnel::server(global, server)),
+        Command::Client(client) => in_runtime(command::tunnel::client(global, client)),
+        Command::Demo(demo) => in_runtime(command::demo::run(global, demo)),
+    }
+}
+
+fn in_runtime(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    // A read of standard input cannot be cancelled; nothing waits for it.
+    runtime.shutdown_background();
+    outcome
+}

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
+use pkcs8::SecretDocument;
 use zeroize::Zeroizing;
 
 pub use at_rest::Protection;
@@ -180,6 +181,20 @@ impl SoftKey {
     /// [`Error::PrivateKey`] if `pkcs8` (DER PrivateKeyInfo) is not a key of a supported type.
     pub fn from_pkcs8(uri: KeyUri, pkcs8: &[u8]) -> Result<Self> {
         Self::alone(uri, Pair::from_pkcs8(pkcs8)?, Origin::Imported)
+    }
+
+    /// The same, of PEM text with one PKCS#8 `PRIVATE KEY`.
+    ///
+    /// # Errors
+    /// [`Error::PrivateKey`] if it is something else.
+    pub fn from_pem(uri: KeyUri, text: &str) -> Result<Self> {
+        let failed = |reason: String| Error::PrivateKey { reason };
+        let (label, document) =
+            SecretDocument::from_pem(text).map_err(|e| failed(format!("it cannot be read as PEM: {e}")))?;
+        match label {
+            "PRIVATE KEY" => Self::from_pkcs8(uri, document.as_bytes()),
+            other => Err(failed(format!("it is a PEM `{other}`, not a PKCS#8 `PRIVATE KEY`"))),
+        }
     }
 
     /// Generates such a key.

@@ -1,0 +1,91 @@
+//! `enclasp enroll`: from a token to an identity in one step.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use enclasp_enroll::{Enrolment, Step, Token};
+use enclasp_keystore::{Access, Algorithm, KeySpec, KeyUri, Policy, Presence};
+use serde_json::json;
+
+use crate::args::Global;
+use crate::failure::{Failure, Outcome};
+use crate::{input, output};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  enclasp enroll --token-file token --identity laptop
+  enclasp enroll --token-file - --identity laptop --key soft:name=laptop-key < token
+
+The token says where the authority is and which root to expect there. If this is interrupted,
+run it again with the same token: it goes on where it stopped.")]
+pub(crate) struct Enroll {
+    /// File with the token that `enclasp ca token` printed; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The name that the identity shall have.
+    #[arg(long, value_name = "NAME")]
+    identity: String,
+    /// The key; made if it is not there [default: soft:name=IDENTITY].
+    #[arg(long, value_name = "URI")]
+    key: Option<KeyUri>,
+    /// Type of a key that is made: p256, p384 or ed25519.
+    #[arg(long, default_value = "p256")]
+    algorithm: Algorithm,
+    /// What a key that is made demands before each signature: none, or confirm.
+    #[arg(long, default_value_t)]
+    presence: Presence,
+}
+
+pub(crate) async fn run(global: &Global, enroll: Enroll) -> Outcome {
+    let bytes = zeroize::Zeroizing::new(input::file(&enroll.token_file)?);
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Failure::new(format!("{} is not text", enroll.token_file.display())))?;
+    let token = Token::parse(text.trim())?;
+    let state = global.state()?;
+    enclasp_identity::Store::check_name(&enroll.identity)?;
+    let uri = match enroll.key {
+        Some(uri) => uri,
+        None => KeyUri::soft(&enroll.identity)?,
+    };
+    let enrolment = Enrolment {
+        identity: enroll.identity,
+        keystore: Arc::new(state.keystore(&uri)?),
+        key: KeySpec {
+            uri,
+            algorithm: enroll.algorithm,
+            policy: Policy { presence: enroll.presence },
+            access: Access::default(),
+        },
+        store: state.identities()?,
+        pending: state.enrolling(),
+    };
+    let spinner = output::Spinner::start("opening the key");
+    let identity = enclasp_enroll::enroll(&token, &enrolment, |step| spinner.say(describe(&step))).await?;
+    drop(spinner);
+    let leaf = identity.leaf()?;
+    if global.json {
+        return output::json(&json!({
+            "identity": identity.name,
+            "key": identity.key,
+            "subject": leaf.subject().to_string(),
+            "serial": leaf.serial(),
+            "not_after": output::time(leaf.not_after()),
+            "authority": identity.authority,
+        }));
+    }
+    output::note(format_args!("enrolled `{}`: {}", identity.name, leaf.describe()));
+    output::note(format_args!("its key is `{}`", identity.key));
+    Ok(())
+}
+
+fn describe(step: &Step) -> String {
+    match step {
+        Step::Resumed { key } => format!("going on with the key `{key}`"),
+        Step::KeyMade(key) => format!("made the key `{key}`"),
+        Step::KeyFound(key) => format!("found the key `{key}`"),
+        Step::Requesting { authority } => format!("asking {authority} for a certificate"),
+        Step::Certified { subject, .. } => format!("got a certificate for {subject}"),
+        Step::Stored { identity } => format!("stored the identity `{identity}`"),
+        _ => "working".to_owned(),
+    }
+}

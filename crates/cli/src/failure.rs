@@ -1,0 +1,89 @@
+//! How a command fails: a line that says what happened, a line that says what to do, an exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// The result of a command.
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// A refusal, or a failure that the user can fix: exit code 1.
+    pub(crate) fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), hint: None, code: 1 }
+    }
+
+    /// Wrong usage: exit code 2.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), hint: None, code: 2 }
+    }
+
+    /// The next step.
+    pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Prints it to standard error.
+    pub(crate) fn report(&self) -> ExitCode {
+        eprintln!("error: {}", self.message);
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {hint}");
+        }
+        ExitCode::from(self.code)
+    }
+
+    /// The line that says what happened.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// Takes over an error of one of our crates, with its hint.
+macro_rules! from_error {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self { message: in_full(&error), hint: error.hint(), code: 1 }
+            }
+        }
+    )*};
+}
+
+from_error!(
+    enclasp_agent::Error,
+    enclasp_ca::Error,
+    enclasp_enroll::Error,
+    enclasp_identity::Error,
+    enclasp_keystore::Error,
+    enclasp_pki::Error,
+    enclasp_tls::Error,
+    enclasp_tunnel::Error,
+);
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+/// The error and its sources, where these say something that it does not.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
