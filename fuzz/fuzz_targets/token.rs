@@ -10,7 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let line = token.to_line().expect("it was read from a line");
     let again = Token::parse(&line).expect("our own encoding");
     assert_eq!(again.id(), token.id());
-    assert_eq!(again.secret_hash(), token.secret_hash());
-    assert_eq!(again.expires(), token.expires());
-    assert_eq!(again.common_name(), token.common_name());
+    assert_eq!(again.secret().hash(), token.secret().hash());
+    assert_eq!(again.contents().expires, token.contents().expires);
+    assert_eq!(again.contents().common_name, token.contents().common_name);
 });

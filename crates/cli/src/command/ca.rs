@@ -123,20 +123,26 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
         Verb::Serve { dir, listen } => serve(global, &dir.dir, &listen).await,
         Verb::Token { dir, cn, sans, profile, ttl } => {
             let authority = Authority::open(&dir.dir).await?;
-            let request = TokenRequest { common_name: cn, subject_alt_names: sans, profile, lifetime: ttl };
+            let request = TokenRequest {
+                common_name: cn,
+                subject_alt_names: sans,
+                profile: profile.clone(),
+                lifetime: ttl,
+            };
             let token = authority.token(request).await?;
+            let contents = token.contents();
             if global.json {
                 output::json(&json!({
                     "token": *token.to_line()?,
-                    "common_name": token.common_name(),
-                    "subject_alt_names": token.subject_alt_names(),
-                    "profile": token.profile(),
-                    "expires": output::time(token.expires()),
-                    "authority": token.authority().to_string(),
+                    "common_name": contents.common_name,
+                    "subject_alt_names": contents.subject_alt_names,
+                    "profile": profile,
+                    "expires": output::time(contents.expires),
+                    "authority": contents.authority.to_string(),
                 }))?;
             } else {
                 output::line(&*token.to_line()?)?;
-                output::note(format_args!("good once, until {}", output::time(token.expires())));
+                output::note(format_args!("good once, until {}", output::time(contents.expires)));
             }
             authority.close().await;
             Ok(())
