@@ -34,12 +34,10 @@ pub struct Client {
     config: Arc<ClientConfig>,
     /// What a finished connection is handed to tokio-rustls in. Its own connection is thrown away
     /// unused, so it is the cheapest there is: TLS 1.2 makes no key share.
-    handover: TlsConfig,
+    handover: Arc<ClientConfig>,
     credential: Option<Credential>,
     options: Options,
 }
-
-type TlsConfig = Arc<ClientConfig>;
 
 impl Client {
     /// Trusts servers whose certificates lead to one of `roots`, and presents `credential` to those

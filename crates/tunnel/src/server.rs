@@ -53,8 +53,9 @@ impl ServerTunnel {
     /// Listens; nothing is accepted before [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Error::Endpoint`] if the target cannot be one, [`Error::Listen`], and [`Error::Tls`] if
-    /// the roots, the access rules or the options cannot be used.
+    /// [`Endpoint`](crate::Error::Endpoint) if the target cannot be one,
+    /// [`Listen`](crate::Error::Listen), and [`Tls`](crate::Error::Tls) if the roots, the access rules
+    /// or the options cannot be used.
     pub async fn bind(config: ServerConfig) -> Result<Self> {
         let ServerConfig { listen, target, credential, roots, access, options, limits } = config;
         target.as_target()?;
