@@ -77,6 +77,43 @@ pub enum Verification {
     Done,
 }
 
+/// Gives the PIN of a token or the auth value of a key: from a file, the environment, or a person.
+pub trait GivePin: Send + Sync {
+    /// The PIN. A wrong one is never tried twice by a keystore: it says how many tries remain, and
+    /// asks anew only when it is used anew.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] if the person refused or nobody can be asked, [`Error::Deadline`],
+    /// [`Error::Cancelled`].
+    fn pin(&self, wanted: &PinWanted<'_>, ctx: &SignContext) -> Result<Zeroizing<String>>;
+}
+
+/// Which PIN is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct PinWanted<'a> {
+    /// The key that it is wanted for.
+    pub key: &'a KeyUri,
+    /// What it opens, for a person: ``token `HSM 1` ``.
+    pub what: &'a str,
+    /// How many tries remain before it is locked, where that is known.
+    pub tries_left: Option<u32>,
+}
+
+/// A keystore that can hold a certificate beside its key.
+pub trait StoreCertificate {
+    /// Writes the DER certificate beside the key, in place of one that is there.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Denied`], [`Error::Unsupported`].
+    fn store_certificate(&self, uri: &KeyUri, certificate: &[u8]) -> Result<()>;
+
+    /// The DER certificate that is beside the key, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] if there is no such key.
+    fn certificate(&self, uri: &KeyUri) -> Result<Option<Vec<u8>>>;
+}
+
 /// A keystore that takes in a private key made elsewhere.
 pub trait Import {
     /// Stores `pkcs8` (DER PrivateKeyInfo, RFC 5958) as a key whose origin is

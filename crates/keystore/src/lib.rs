@@ -30,8 +30,8 @@ pub use algorithm::{Algorithm, Hash, Scheme};
 pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use key::{
-    Capabilities, Confirm, Import, Input, Key, KeyInfo, KeySpec, Keystore, Origin, Requester, SignContext,
-    Signature, Verification,
+    Capabilities, Confirm, GivePin, Import, Input, Key, KeyInfo, KeySpec, Keystore, Origin, PinWanted,
+    Requester, SignContext, Signature, StoreCertificate, Verification,
 };
 pub use policy::{Access, Policy, Presence};
 pub use prove::{Proof, prove};
