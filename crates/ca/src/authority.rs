@@ -108,18 +108,17 @@ impl Authority {
         let token = Token::generate(TokenContents {
             authority: self.config.url.clone(),
             root: self.root.fingerprint(),
-            common_name: request.common_name,
-            subject_alt_names: request.subject_alt_names,
-            profile: request.profile,
+            common_name: request.common_name.clone(),
+            subject_alt_names: request.subject_alt_names.clone(),
             expires: now + request.lifetime,
         })?;
         let record = TokenRecord {
             id: token.id(),
-            secret_hash: token.secret_hash().to_vec(),
-            common_name: token.common_name().to_owned(),
-            subject_alt_names: token.subject_alt_names().to_vec(),
-            profile: token.profile().to_owned(),
-            expires: token.expires(),
+            secret_hash: token.secret().hash().to_vec(),
+            common_name: request.common_name,
+            subject_alt_names: request.subject_alt_names,
+            profile: request.profile,
+            expires: token.contents().expires,
         };
         self.store.add_token(&record, now).await?;
         Ok(token)

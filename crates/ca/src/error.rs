@@ -18,8 +18,10 @@ pub enum Error {
     /// Something that was asked for breaks a rule.
     #[error("{what} cannot be {value}: {reason}")]
     Setting { what: &'static str, value: String, reason: String },
-    #[error("there is no profile `{name}`")]
-    NoProfile { name: String },
+    #[error("another process is making an authority in {dir}")]
+    Busy { dir: String },
+    #[error("the system gave no random bytes")]
+    Random,
     #[error("the {certificate} certificate does not carry the public key of `{key}`")]
     WrongKey { certificate: &'static str, key: String },
     #[error("cannot {operation} in the authority's database: {source}")]
@@ -53,7 +55,6 @@ impl Error {
         Some(match self {
             Self::Exists { .. } => "choose another folder with `--dir`".into(),
             Self::Absent { dir } => format!("`enclasp ca init --dir {dir} --name NAME` makes one"),
-            Self::NoProfile { .. } => "the profiles are client and server".into(),
             Self::WrongKey { .. } => {
                 "authority.toml names another key than the one that was certified; restore the right one"
                     .into()
@@ -65,9 +66,12 @@ impl Error {
             Self::Pki(e) => return e.hint(),
             Self::Tls(e) => return e.hint(),
             Self::Enroll(e) => return e.hint(),
-            Self::Config { .. } | Self::Setting { .. } | Self::Record { .. } | Self::Task { .. } => {
-                return None;
-            }
+            Self::Config { .. }
+            | Self::Setting { .. }
+            | Self::Busy { .. }
+            | Self::Random
+            | Self::Record { .. }
+            | Self::Task { .. } => return None,
         })
     }
 }

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use enclasp_enroll::{Token, est};
+use enclasp_enroll::{TokenSecret, est};
 use enclasp_pki::{CertificationRequest, certs_only};
 use http_body_util::{BodyExt, Limited};
 use rustls_pki_types::CertificateDer;
@@ -66,8 +66,7 @@ async fn csrattrs() -> Answer {
 }
 
 async fn simpleenroll(State(issuance): State<Arc<Issuance>>, headers: HeaderMap, body: Body) -> Answer {
-    let token = token_of(&headers)?;
-    let claim = issuance.claim(&token, SystemTime::now()).await?;
+    let claim = issuance.claim(&secret_of(&headers)?, SystemTime::now()).await?;
     let request = certification_request(&headers, body).await?;
     issued(&issuance.enroll(claim, request).await?)
 }
@@ -107,19 +106,22 @@ async fn bounded(request: Request, next: Next) -> Response {
     }
 }
 
-/// The token in the request's HTTP Basic credentials.
-fn token_of(headers: &HeaderMap) -> Result<Token, Refusal> {
+/// The secret of the token in the request's HTTP Basic credentials.
+fn secret_of(headers: &HeaderMap) -> Result<TokenSecret, Refusal> {
     let header = headers.get(AUTHORIZATION).ok_or_else(|| {
         Refusal::Unauthorized(
             "send an enrolment token as the password of HTTP Basic, with any user name".into(),
         )
     })?;
+    // strongSwan cuts what it finds too long, and the line's end with it.
     let password = est::basic_password(header.as_bytes()).ok_or_else(|| {
         Refusal::Unauthorized(
-            "the Authorization header is not HTTP Basic with a user name and a password".into(),
+            "the Authorization header is not HTTP Basic with a user name and a password; \
+             if your client cuts long passwords, send the token up to its dot"
+                .into(),
         )
     })?;
-    Token::parse(&password).map_err(|e| Refusal::Unauthorized(e.to_string()))
+    TokenSecret::parse(&password).map_err(|e| Refusal::Unauthorized(e.to_string()))
 }
 
 /// The request in a body, whose own signature was verified.
@@ -162,37 +164,41 @@ fn encoded(media_type: &'static str, der: &[u8]) -> Response {
     (headers, est::encode_body(der)).into_response()
 }
 
+/// A refusal. What clients wrote may stand in `text`, so it is made one line of moderate length.
 fn line(status: StatusCode, text: &str) -> Response {
+    const MAX_CHARS: usize = 500;
+    let text: String = text.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    tracing::info!(status = status.as_u16(), reason = %text, "refused");
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")];
     (status, headers, format!("{text}\n")).into_response()
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        tracing::info!(refusal = ?self, "refused");
-        match self {
-            Self::BadRequest(text) => line(StatusCode::BAD_REQUEST, &text),
-            Self::Forbidden(text) => line(StatusCode::FORBIDDEN, &text),
-            Self::MediaType(text) => line(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text),
-            Self::Unauthorized(text) => {
-                let mut response = line(StatusCode::UNAUTHORIZED, &text);
-                let challenge = HeaderValue::from_static("Basic realm=\"Enclasp enrolment token\"");
-                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-                response
-            }
-            Self::TooLarge => {
-                let text = format!("the request is larger than {} KiB", est::MAX_REQUEST / 1024);
-                let mut response = line(StatusCode::PAYLOAD_TOO_LARGE, &text);
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                response
-            }
+        let (status, text) = match self {
+            Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
+            Self::Unauthorized(text) => (StatusCode::UNAUTHORIZED, text),
+            Self::Forbidden(text) => (StatusCode::FORBIDDEN, text),
+            Self::MediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the request is larger than {} KiB", est::MAX_REQUEST / 1024),
+            ),
             Self::Internal(error) => {
                 tracing::error!(%error, "a request failed");
-                let text = "the authority cannot do this now; its log says why. The token is not lost";
-                let mut response = line(StatusCode::SERVICE_UNAVAILABLE, text);
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-                response
+                let text = "the authority cannot do this now, and its log says why; the token is not lost";
+                (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
             }
-        }
+        };
+        let mut response = line(status, &text);
+        let (name, value) = match status {
+            StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Basic realm=\"Enclasp enrolment token\""),
+            // The rest of the body is not worth reading.
+            StatusCode::PAYLOAD_TOO_LARGE => (CONNECTION, "close"),
+            StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "5"),
+            _ => return response,
+        };
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
     }
 }

@@ -82,16 +82,17 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
 
 /// Keeps two processes from making an authority in the same folder; it ends with the handle.
 fn lock(folder: &Path) -> Result<File> {
-    let failed = |reason: String| Error::Config { path: folder.display().to_string(), reason };
-    let handle = File::open(folder).map_err(|e| failed(e.to_string()))?;
-    handle.try_lock().map_err(|_| failed("another process makes an authority there".into()))?;
+    let dir = folder.display().to_string();
+    let handle =
+        File::open(folder).map_err(|e| Error::Config { path: dir.clone(), reason: e.to_string() })?;
+    handle.try_lock().map_err(|_| Error::Busy { dir })?;
     Ok(handle)
 }
 
 /// What the names of its keys begin with: readable, and of this authority alone.
 fn key_stem(name: &str) -> Result<String> {
     let mut random = [0; 4];
-    rand::fill(&mut random).map_err(|_| Error::Task { reason: "the system gave no random bytes".into() })?;
+    rand::fill(&mut random).map_err(|_| Error::Random)?;
     let plain: String =
         name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let plain = plain.trim_matches('-');

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use enclasp_enroll::{Token, duration, subject_of};
+use enclasp_enroll::{TokenSecret, duration, subject_of};
 use enclasp_keystore::{Key, Keystore, SignContext};
 use enclasp_pki::{
     Certificate, CertificationRequest, DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, rfc3339,
@@ -61,11 +61,11 @@ impl Issuance {
         &self.authority
     }
 
-    /// Finds the record of a token that a device shows. Nothing but its id and its secret counts.
-    pub(crate) async fn claim(&self, token: &Token, now: SystemTime) -> Answer<Claim> {
+    /// Finds the record of a token whose secret a device shows.
+    pub(crate) async fn claim(&self, secret: &TokenSecret, now: SystemTime) -> Answer<Claim> {
         let unknown = || Refusal::Unauthorized("this authority did not make this token".into());
-        let (record, certificate) = self.authority.store().token(&token.id()).await?.ok_or_else(unknown)?;
-        if !bool::from(record.secret_hash.ct_eq(&token.secret_hash())) {
+        let (record, certificate) = self.authority.store().token(&secret.id()).await?.ok_or_else(unknown)?;
+        if !bool::from(record.secret_hash.ct_eq(&secret.hash())) {
             return Err(unknown());
         }
         if let Ok(since) = now.duration_since(record.expires) {

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use crate::est::{self, CsrAttribute};
 use crate::token::hex;
 use crate::trust::{AuthorityVerifier, parsed};
-use crate::{Endpoint, Error, Result, Token, Trust};
+use crate::{Endpoint, Error, Result, TokenSecret, Trust};
 
 /// How long a TCP connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,11 +59,11 @@ impl Client {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         tls.resumption = rustls::client::Resumption::disabled();
-        Ok(Self { endpoint, trust, tls: Arc::new(tls), patience: Duration::from_secs(10) })
+        Ok(Self { endpoint, trust, tls: Arc::new(tls), patience: Duration::from_secs(5) })
     }
 
     /// How long to go on trying when the authority cannot be reached or asks to come back later.
-    /// It is 10 s if nothing is said; zero tries once.
+    /// It is 5 s if nothing is said; zero tries once.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -94,13 +94,14 @@ impl Client {
             .map_err(|e| self.answer(&call, e))
     }
 
-    /// A first certificate for `csr` (DER PKCS#10), paid for with `token` (RFC 7030 §4.2.1). It may
+    /// A first certificate for `csr` (DER PKCS#10), paid for with a token's
+    /// `secret` (RFC 7030 §4.2.1). It may
     /// be sent again: the authority answers the same request with the same certificate.
     ///
     /// # Errors
     /// Those of a request: see [`Error`].
-    pub async fn simpleenroll(&self, csr: &[u8], token: &Token) -> Result<Vec<Certificate>> {
-        let mut credentials = HeaderValue::from_str(&est::basic_credentials(token)?)
+    pub async fn simpleenroll(&self, csr: &[u8], secret: &TokenSecret) -> Result<Vec<Certificate>> {
+        let mut credentials = HeaderValue::from_str(&est::basic_credentials(secret))
             .map_err(|e| Error::Token { reason: e.to_string() })?;
         credentials.set_sensitive(true);
         let mut call = Call::post("simpleenroll", est::SIMPLEENROLL, csr);

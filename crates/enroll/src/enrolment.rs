@@ -73,7 +73,7 @@ pub enum Step {
 pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step)) -> Result<Identity> {
     token.check(SystemTime::now())?;
     Store::check_name(&enrolment.identity)?;
-    let url = token.authority().to_string();
+    let url = token.contents().authority.to_string();
     // Keys may be slow, or ask a person.
     let (pending, key, steps) = blocking({
         let (token, enrolment) = (token.clone(), enrolment.clone());
@@ -82,8 +82,9 @@ pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step
     .await?;
     steps.into_iter().for_each(&progress);
     progress(Step::Requesting { authority: url.clone() });
-    let client = Client::new(token.authority().clone(), Trust::RootFingerprint(token.root()))?;
-    let issued = client.simpleenroll(&pending.csr, token).await?;
+    let client =
+        Client::new(token.contents().authority.clone(), Trust::RootFingerprint(token.contents().root))?;
+    let issued = client.simpleenroll(&pending.csr, token.secret()).await?;
     let authorities = client.cacerts().await?;
     let wrong = |reason: String| Error::WrongCertificate { url: url.clone(), reason };
     let leaf = issued
@@ -91,11 +92,11 @@ pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step
         .find(|certificate| certificate.spki() == key.info().spki)
         .ok_or_else(|| wrong(format!("it is not for the key `{}`", pending.key)))?;
     if leaf.subject().to_string() != token.subject()?.to_string()
-        || !same_names(leaf, token.subject_alt_names().iter().map(ToString::to_string))
+        || !same_names(leaf, token.contents().subject_alt_names.iter().map(ToString::to_string))
     {
         return Err(wrong(format!("it is for {}", leaf.describe())));
     }
-    let is_root = |certificate: &Certificate| certificate.fingerprint() == token.root();
+    let is_root = |certificate: &Certificate| certificate.fingerprint() == token.contents().root;
     let roots: Vec<_> = authorities.iter().filter(|c| is_root(c)).cloned().collect();
     let chain = checked_chain(leaf, &authorities, &roots).map_err(wrong)?;
     progress(Step::Certified {
@@ -149,8 +150,9 @@ fn prepare(token: &Token, enrolment: &Enrolment) -> Result<(Pending, Box<dyn Key
         Err(error) => return Err(error.into()),
     };
     let subject = token.subject()?;
-    let ctx = SignContext::new(format!("certificate request for {subject} to {}", token.authority()));
-    let csr = create_csr(&*key, &subject, token.subject_alt_names(), &ctx)?;
+    let ctx =
+        SignContext::new(format!("certificate request for {subject} to {}", token.contents().authority));
+    let csr = create_csr(&*key, &subject, &token.contents().subject_alt_names, &ctx)?;
     let pending = Pending { identity: enrolment.identity.clone(), key: uri.clone(), csr };
     pending.write(&enrolment.pending, token)?;
     Ok((pending, key, vec![step]))

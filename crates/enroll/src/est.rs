@@ -7,7 +7,7 @@ use der::asn1::{Any, ObjectIdentifier, SetOfVec};
 use der::{Choice, Decode, Encode, Sequence};
 use zeroize::Zeroizing;
 
-use crate::{Error, Result, Token};
+use crate::{Error, Result, TokenSecret};
 
 /// GET: the certificates of the authority (RFC 7030 §4.1).
 pub const CACERTS: &str = "/.well-known/est/cacerts";
@@ -57,15 +57,11 @@ pub fn decode_body(body: &[u8]) -> Result<Vec<u8>> {
     STANDARD.decode(&text).map_err(|_| error("it is neither base64 nor DER"))
 }
 
-/// The value of an `Authorization` header with `token` as the password (RFC 7617).
-///
-/// # Errors
-/// [`Error::Token`]; not for a token that was parsed.
-pub fn basic_credentials(token: &Token) -> Result<Zeroizing<String>> {
-    let line = token.to_line()?;
-    let pair = Zeroizing::new([b"enclasp:", line.as_bytes()].concat());
+/// The value of an `Authorization` header with `secret` as the password (RFC 7617).
+pub fn basic_credentials(secret: &TokenSecret) -> Zeroizing<String> {
+    let pair = Zeroizing::new(["enclasp:", &secret.to_line()].concat());
     let encoded = Zeroizing::new(STANDARD.encode(&*pair));
-    Ok(Zeroizing::new(["Basic ", encoded.as_str()].concat()))
+    Zeroizing::new(["Basic ", &encoded].concat())
 }
 
 /// The password in an `Authorization` header of the scheme `Basic`; the user name does not matter.

@@ -24,5 +24,5 @@ pub use endpoint::Endpoint;
 pub use enrolment::{Enrolment, Step, enroll};
 pub use error::{Error, Result};
 pub use renewal::renew;
-pub use token::{MAX_TOKEN, Token, TokenContents, subject_of};
+pub use token::{MAX_TOKEN, Token, TokenContents, TokenSecret, subject_of};
 pub use trust::Trust;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use enclasp_identity::{Identity, Store};
 use enclasp_keystore::{Key, SignContext};
-use enclasp_pki::create_csr;
+use enclasp_pki::{Purpose, create_csr};
 use enclasp_tls::Credential;
 
 use crate::enrolment::{blocking, checked_chain, same_names};
@@ -17,7 +17,8 @@ use crate::{Client, Endpoint, Error, Result, Trust};
 /// §4.2.2). `key` is the identity's key.
 ///
 /// # Errors
-/// [`Error::NotRenewable`] if no authority is known; what the key, the connection and the authority
+/// [`Error::NotRenewable`] if no authority is known, or if the present certificate has expired or is
+/// not for clients; what the key, the connection and the authority
 /// say; [`Error::WrongCertificate`]. The identity then stays as it was.
 pub async fn renew(identity: &Identity, key: Arc<dyn Key>, store: &Store) -> Result<Identity> {
     let not_renewable =
@@ -28,6 +29,9 @@ pub async fn renew(identity: &Identity, key: Arc<dyn Key>, store: &Store) -> Res
     let old = identity.leaf()?;
     if old.not_after() < SystemTime::now() {
         return Err(not_renewable("its certificate has expired, and cannot authenticate the renewal"));
+    }
+    if !old.is_for(Purpose::Client) {
+        return Err(not_renewable("its certificate is not for clients, and cannot authenticate the renewal"));
     }
     let csr = blocking({
         let (old, key) = (old.clone(), key.clone());

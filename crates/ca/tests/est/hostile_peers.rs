@@ -1,0 +1,52 @@
+//! Peers that stall, flood or send garbage cost only themselves.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Ca, csr};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_and_silence_hold_up_nobody() {
+    let ca = Ca::start().await;
+    let token = ca.token("web", &[]).await;
+    let key = ca.key("web");
+    let mut peers = Vec::new();
+    for i in 0..200_usize {
+        let mut peer = TcpStream::connect(ca.address).await.unwrap();
+        let bytes: &[u8] = match i % 5 {
+            0 => b"",
+            1 => b"GET / HTTP/1.1\r\nHost: ca\r\n\r\n",
+            2 => b"\x16\x03\x01\x40\x00\x01",
+            3 => b"\x16\x03\x01\xff\xff",
+            _ => &[0xa5; 4096],
+        };
+        // A server that has had enough may have closed already.
+        let _ = peer.write_all(bytes).await;
+        peers.push(peer);
+    }
+    let issued = ca.client().simpleenroll(&csr(&*key, "CN=web", &[]), token.secret()).await.unwrap();
+    assert_eq!(issued.len(), 1);
+    // Whoever speaks no TLS is told so at once, in TLS or by the end of the connection.
+    let mut answer = Vec::new();
+    let told = tokio::time::timeout(Duration::from_secs(5), peers[1].read_to_end(&mut answer));
+    let _ = told.await.expect("the connection ends");
+    assert!(!answer.starts_with(b"HTTP"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_do_not_keep_a_server_from_stopping() {
+    let mut ca = Ca::start().await;
+    let root = ca.authority.root().der().clone();
+    let client = enclasp_tls::Client::new(&[root], None, Default::default()).unwrap();
+    let name = enclasp_tls::server_name("127.0.0.1").unwrap();
+    let tcp = TcpStream::connect(ca.address).await.unwrap();
+    let (mut idle, _) = client.connect(tcp, &name, "the authority").await.unwrap();
+    // One request, answered, and the connection is kept.
+    idle.write_all(b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: ca\r\n\r\n").await.unwrap();
+    let mut some = [0; 16];
+    idle.read_exact(&mut some).await.unwrap();
+    assert!(some.starts_with(b"HTTP/1.1 200 OK"));
+    tokio::time::timeout(Duration::from_secs(5), ca.stop()).await.expect("an idle connection is closed");
+}
