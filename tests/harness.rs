@@ -1,0 +1,17 @@
+//! What the scenarios are written with.
+
+mod authority;
+mod backend;
+mod elsewhere;
+mod home;
+mod net;
+mod parts;
+mod process;
+
+pub(crate) use authority::{ALGORITHMS, CURVES, VERSIONS};
+pub(crate) use backend::Backend;
+pub(crate) use elsewhere::{Elsewhere, LONG_AGO, NOW};
+pub(crate) use home::{Home, enclasp_at, kill_agent_of};
+pub(crate) use net::{eventually, free_port, wait_until_listening};
+pub(crate) use parts::{is_root, needs};
+pub(crate) use process::{Done, Running, run, run_with_input};

@@ -1,0 +1,61 @@
+//! An authority of ours, and what it certifies: identities of ours and certificates for peers.
+
+use super::home::Home;
+
+/// The types of key that scenarios go through.
+pub(crate) const ALGORITHMS: [&str; 3] = ["p256", "p384", "ed25519"];
+
+/// Those that every peer has.
+pub(crate) const CURVES: [&str; 2] = ["p256", "p384"];
+
+/// The versions of TLS that scenarios go through, as `--tls` names them.
+pub(crate) const VERSIONS: [&str; 2] = ["1.2", "1.3"];
+
+impl Home {
+    /// A home with the authority Acme in its folder `ca`.
+    pub(crate) fn with_authority() -> Self {
+        let home = Self::new();
+        home.enclasp("ca init --dir ca --name Acme").succeeds();
+        home
+    }
+
+    /// An identity `name` of ours: key, request, certificate by our authority, import.
+    pub(crate) fn identity(&self, name: &str, algorithm: &str, profile: &str) {
+        self.request(name, algorithm);
+        self.enclasp(&format!("ca sign --dir ca {name}.csr --profile {profile} --out {name}.pem")).succeeds();
+        self.import(name, "ca/root.pem");
+    }
+
+    /// A key `soft:name=NAME` of ours and a request for it, NAME.csr.
+    pub(crate) fn request(&self, name: &str, algorithm: &str) {
+        self.enclasp(&format!("key create soft:name={name} --algorithm {algorithm}")).succeeds();
+        let names = format!("--subject CN={name},OU=Ops,O=Acme --san dns:localhost --san ip:127.0.0.1");
+        self.enclasp(&format!("csr create --key soft:name={name} {names} --out {name}.csr")).succeeds();
+    }
+
+    /// Imports NAME.pem as an identity that trusts the roots in `roots`.
+    pub(crate) fn import(&self, name: &str, roots: &str) {
+        self.enclasp(&format!("identity import --name {name} --cert {name}.pem --cacert {roots}")).succeeds();
+    }
+
+    /// A key that OpenSSL makes, and a request for it: NAME.key and NAME.csr.
+    pub(crate) fn peer_request(&self, name: &str, algorithm: &str) {
+        let kind = match algorithm {
+            "p256" => "EC -pkeyopt ec_paramgen_curve:P-256",
+            "p384" => "EC -pkeyopt ec_paramgen_curve:P-384",
+            "ed25519" => "ED25519",
+            "rsa" => "RSA -pkeyopt rsa_keygen_bits:2048",
+            other => panic!("no such algorithm: {other}"),
+        };
+        self.openssl(&format!("genpkey -algorithm {kind} -out {name}.key"));
+        self.openssl(&format!(
+            "req -new -key {name}.key -subj /O=Acme/CN={name} -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -out {name}.csr"
+        ));
+    }
+
+    /// The same with a certificate of our authority: NAME.pem, followed by its issuer.
+    pub(crate) fn peer(&self, name: &str, algorithm: &str, profile: &str) {
+        self.peer_request(name, algorithm);
+        self.enclasp(&format!("ca sign --dir ca {name}.csr --profile {profile} --out {name}.pem")).succeeds();
+    }
+}

@@ -1,0 +1,11 @@
+//! Programs of others at the other end of a connection.
+
+mod java;
+mod misbehaving;
+mod nginx;
+mod openssl;
+
+pub(crate) use java::{Java, JavaClient};
+pub(crate) use misbehaving::{Ending, claim_rsa_with_an_ec_certificate};
+pub(crate) use nginx::Nginx;
+pub(crate) use openssl::{s_client, s_server};

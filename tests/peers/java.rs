@@ -1,0 +1,99 @@
+//! JSSE, of a JDK: `tests/peers/java`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::harness::{Done, Home, Running, run, run_with_input};
+
+/// A Java server with a key store for each of some peers.
+pub(crate) struct Java {
+    running: Running,
+}
+
+impl Java {
+    /// Serves as each of `peers`, and trusts the root in `root`.
+    pub(crate) fn server(home: &Home, root: &str, peers: &[&str]) -> Self {
+        trust_store(home, root);
+        let stores: Vec<String> = peers.iter().map(|peer| key_store(home, peer)).collect();
+        let mut command = java(home, "Server");
+        command.arg("trust.p12").args(stores);
+        let running = Running::start(command);
+        running.stdout.wait_for("ready");
+        Self { running }
+    }
+
+    /// Where it listens as `peer` with that version of TLS.
+    pub(crate) fn port(&self, peer: &str, version: &str) -> u16 {
+        let line = self.running.stdout.wait_for(&format!("listening {peer}.p12 TLSv{version} "));
+        line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// Waits until it has said `text` `count` times; returns the line.
+    pub(crate) fn says(&self, text: &str, count: usize) -> String {
+        self.running.stdout.wait_for_count(text, count)
+    }
+}
+
+/// Connections that one Java client makes, one after the other.
+pub(crate) struct JavaClient<'a> {
+    home: &'a Home,
+    connections: String,
+}
+
+impl<'a> JavaClient<'a> {
+    pub(crate) fn new(home: &'a Home, root: &str) -> Self {
+        trust_store(home, root);
+        Self { home, connections: String::new() }
+    }
+
+    /// As `peer`, or without a certificate.
+    pub(crate) fn connect(&mut self, port: u16, version: &str, peer: Option<&str>) {
+        let store = peer.map_or("-".to_owned(), |peer| key_store(self.home, peer));
+        self.connections += &format!("{port} TLSv{version} {store}\n");
+    }
+
+    /// Makes them; the answers are lines of its standard output.
+    pub(crate) fn run(self) -> Done {
+        let mut command = java(self.home, "Client");
+        command.arg("trust.p12");
+        run_with_input(command, self.connections.as_bytes()).succeeds()
+    }
+}
+
+fn java(home: &Home, class: &str) -> Command {
+    let mut command = home.program("java", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp");
+    command.arg(classes()).arg(class);
+    command
+}
+
+/// The compiled classes; compiled once for all scenarios.
+fn classes() -> &'static Path {
+    static CLASSES: OnceLock<PathBuf> = OnceLock::new();
+    CLASSES.get_or_init(|| {
+        let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join("java");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/java");
+        let mut javac = Command::new("javac");
+        javac.args(["-Werror", "-Xlint:all", "-d"]).arg(&classes);
+        javac.args(["Server.java", "Client.java", "Stores.java"].map(|file| sources.join(file)));
+        run(javac).succeeds();
+        classes
+    })
+}
+
+/// NAME.p12 of NAME.key and NAME.pem.
+fn key_store(home: &Home, name: &str) -> String {
+    let store = format!("{name}.p12");
+    home.openssl(&format!(
+        "pkcs12 -export -inkey {name}.key -in {name}.pem -name {name} -passout pass:secret -out {store}"
+    ));
+    store
+}
+
+/// trust.p12, by the JDK's own tool: Java trusts no certificate in a store that OpenSSL made.
+fn trust_store(home: &Home, root: &str) {
+    let arguments = format!(
+        "-importcert -noprompt -alias root -file {root} -keystore trust.p12 -storetype PKCS12 -storepass secret"
+    );
+    run(home.program("keytool", &arguments)).succeeds();
+}

@@ -1,0 +1,104 @@
+#!/bin/sh
+# The test command: everything, or with arguments only the tests that they select.
+#
+#   sh tests/run.sh                        format, lints, all tests, documentation
+#   sh tests/run.sh server_refuses         the tests with that in their names
+#   sh tests/run.sh -p enclasp-pki         as `cargo test` takes it
+#
+# Rust and a C compiler build Enclasp. The tests also use real peers. What is missing of them is
+# installed if this is root on Debian or Ubuntu; otherwise what to install is printed, and the tests
+# that need it are skipped (and fail where CI is set).
+set -eu
+cd "$(dirname "$0")/.."
+export CARGO_TERM_PROGRESS_WHEN="${CARGO_TERM_PROGRESS_WHEN:-never}"
+# nginx is where only root's PATH leads.
+PATH="$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
+
+say() {
+    printf '\n== %s\n' "$*"
+}
+
+# One line for each part: program, Debian package, what is not tested without it.
+parts() {
+    cat <<'END'
+openssl openssl requests, certificates, and almost every peer
+curl curl HTTP through the tunnels, and enrolment with curl
+gnutls-serv gnutls-bin GnuTLS as server
+gnutls-cli gnutls-bin GnuTLS as client
+nginx nginx nginx as server
+java openjdk-17-jdk-headless Java as server and client
+javac openjdk-17-jdk-headless Java as server and client
+keytool openjdk-17-jdk-headless Java as server and client
+pki strongswan-pki enrolment with strongSwan
+pinentry-curses pinentry-curses keys that ask a person
+tmux tmux keys that ask a person
+setpriv util-linux users of an agent other than its own
+END
+}
+
+missing_parts() {
+    parts | while read -r program package what; do
+        command -v "$program" >/dev/null 2>&1 || printf '%s %s %s\n' "$program" "$package" "$what"
+    done
+}
+
+missing_packages() {
+    missing_parts | cut -d' ' -f2 | sort -u | tr '\n' ' '
+}
+
+# Packages of servers would start them. They are wanted here as programs only.
+without_starting_services() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    outcome=0
+    "$@" || outcome=$?
+    rm -f "$policy"
+    return "$outcome"
+}
+
+install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >"$log" 2>&1 </dev/null
+}
+
+install_parts() {
+    # shellcheck disable=SC2046 # One word for each package.
+    set -- $(missing_packages)
+    say "installing $*"
+    log=$(mktemp)
+    # The lists may be missing or old; only then are they fetched.
+    if ! without_starting_services install "$@"; then
+        apt-get update -q >"$log" 2>&1 </dev/null || true
+        without_starting_services install "$@" || tail -n 20 "$log"
+    fi
+    rm -f "$log"
+}
+
+if [ -n "$(missing_packages)" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    install_parts
+fi
+if [ -n "$(missing_packages)" ]; then
+    say "some tests will be skipped"
+    missing_parts | while read -r program _ what; do
+        printf 'without %s: %s\n' "$program" "$what"
+    done
+    printf 'To run them, too: apt-get install %s\n' "$(missing_packages)"
+fi
+
+if [ "$#" -gt 0 ]; then
+    say "tests: $*"
+    exec cargo test --release --workspace "$@"
+fi
+say "format"
+cargo fmt --all --check
+say "lints"
+cargo clippy --release --workspace --all-targets -- -D warnings
+say "tests"
+cargo test --release --workspace
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
+say "all is well"

@@ -1,0 +1,26 @@
+//! A plain curl reaches an nginx that demands client certificates through `enclasp client`.
+
+use crate::harness::{CURVES, Home, needs, run};
+use crate::peers::Nginx;
+
+#[test]
+fn client_tunnel_reaches_nginx() {
+    if !needs(&["openssl", "curl", "nginx"]) {
+        return;
+    }
+    let home = Home::with_authority();
+    home.peer("srv", "p256", "server");
+    let nginx = Nginx::start(&home, "srv", "ca/root.pem");
+    for algorithm in CURVES {
+        home.identity(algorithm, algorithm, "client");
+        let (tunnel, port) = home.start_listening(&format!(
+            "client --listen 127.0.0.1:0 --target localhost:{} --identity {algorithm}",
+            nginx.port
+        ));
+        run(home.program("curl", &format!("-sS http://127.0.0.1:{port}/")))
+            .succeeds()
+            .prints(&format!("nginx saw O=Acme,OU=Ops,CN={algorithm} over TLSv1.3"));
+        let line = tunnel.stderr.wait_for("CN=srv");
+        assert!(line.contains(&format!("soft:name={algorithm}")), "{line}");
+    }
+}

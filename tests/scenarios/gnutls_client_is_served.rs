@@ -1,0 +1,38 @@
+//! `gnutls-cli` reaches the service behind `enclasp server`.
+
+use crate::harness::{Backend, CURVES, Home, VERSIONS, needs, run_with_input};
+
+#[test]
+fn gnutls_client_is_served() {
+    if !needs(&["openssl", "gnutls-cli"]) {
+        return;
+    }
+    let home = Home::with_authority();
+    for algorithm in CURVES {
+        home.peer(algorithm, algorithm, "client");
+    }
+    let backend = Backend::one_line();
+    for server_algorithm in CURVES {
+        home.identity(&format!("srv-{server_algorithm}"), server_algorithm, "server");
+        let (server, port) = home.start_listening(&format!(
+            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv-{server_algorithm} --allow-all",
+            backend.port
+        ));
+        for algorithm in CURVES {
+            for version in VERSIONS {
+                let client = home.program(
+                    "gnutls-cli",
+                    &format!(
+                        "--x509cafile ca/root.pem --x509certfile {algorithm}.pem --x509keyfile {algorithm}.key \
+                         --priority NORMAL:-VERS-ALL:+VERS-TLS{version} --port {port} localhost"
+                    ),
+                );
+                run_with_input(client, b"ping\n")
+                    .prints("The certificate is trusted")
+                    .prints(&format!("Version: TLS{version}"))
+                    .prints("heard: ping");
+                server.stderr.wait_for(&format!("CN={algorithm}"));
+            }
+        }
+    }
+}

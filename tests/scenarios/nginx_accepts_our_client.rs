@@ -1,0 +1,35 @@
+//! nginx that demands client certificates accepts ours, and sees whose it is.
+
+use crate::harness::{ALGORITHMS, CURVES, Home, VERSIONS, eventually, needs};
+use crate::peers::Nginx;
+
+#[test]
+fn nginx_accepts_our_client() {
+    if !needs(&["openssl", "nginx"]) {
+        return;
+    }
+    let home = Home::with_authority();
+    for algorithm in ALGORITHMS {
+        home.identity(algorithm, algorithm, "client");
+    }
+    for server_algorithm in CURVES {
+        let peer = format!("srv-{server_algorithm}");
+        home.peer(&peer, server_algorithm, "server");
+        let nginx = Nginx::start(&home, &peer, "ca/root.pem");
+        for algorithm in ALGORITHMS {
+            for version in VERSIONS {
+                home.enclasp_with_input(
+                    &format!("connect localhost:{} --identity {algorithm} --tls {version}", nginx.port),
+                    "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+                )
+                .succeeds()
+                .prints("HTTP/1.1 200 OK")
+                .prints(&format!("nginx saw O=Acme,OU=Ops,CN={algorithm} over TLSv{version}"));
+                let logged = format!("SUCCESS TLSv{version} O=Acme,OU=Ops,CN={algorithm} 200");
+                eventually("nginx logs it", || {
+                    String::from_utf8_lossy(&home.read("access.log")).contains(&logged)
+                });
+            }
+        }
+    }
+}
