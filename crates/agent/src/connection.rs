@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use enclasp_keystore::agent::{FrameReader, Request, Response, SignRequest, VERSION, decode, encode};
 use enclasp_keystore::{Cancel, Error, Import, Input, Key, KeyUri, Keystore, Requester, Result, SignContext};
 
-use crate::admission::Caller;
+use crate::admission::{Caller, Peer};
 use crate::server::{STACK, Server};
 
 /// How long a peer may take to say hello, to finish a frame, and to take its answers.
@@ -100,7 +100,9 @@ impl Session<'_> {
                 Ok(request) => {
                     greeted = true;
                     let holds_secret = matches!(request, Request::Import { .. });
-                    let answer = self.handle(id, request);
+                    // `read` has set it, unless this frame came together with the one before.
+                    let arrived = *incoming.frame_began.get_or_insert_with(Instant::now);
+                    let answer = self.handle(id, request, arrived);
                     if holds_secret {
                         reader.wipe();
                     }
@@ -131,11 +133,11 @@ impl Session<'_> {
     }
 
     /// `None` is an answer that comes later.
-    fn handle(&self, id: u32, request: Request<'_>) -> Result<Option<Response>> {
+    fn handle(&self, id: u32, request: Request<'_>, arrived: Instant) -> Result<Option<Response>> {
         let keystore = &self.server.keystore;
         let uid = self.caller.peer.uid;
         Ok(Some(match request {
-            Request::Sign(request) => return self.sign(id, &request),
+            Request::Sign(request) => return self.sign(id, &request, arrived),
             Request::Open(uri) => Response::Key(self.open(&uri)?.info().clone()),
             Request::List => {
                 let mut keys = keystore.list()?;
@@ -171,8 +173,7 @@ impl Session<'_> {
         if self.caller.may_use(key.info()) { Ok(key) } else { Err(Error::Absent { key: uri.to_string() }) }
     }
 
-    fn sign(&self, id: u32, request: &SignRequest<'_>) -> Result<Option<Response>> {
-        let began = Instant::now();
+    fn sign(&self, id: u32, request: &SignRequest<'_>, arrived: Instant) -> Result<Option<Response>> {
         let key = self.open(&request.key.parse()?)?;
         let prompts = key.info().policy.prompts();
         let limit = request.timeout_ms.map(|limit| Duration::from_millis(limit.into()));
@@ -180,7 +181,7 @@ impl Session<'_> {
             if prompts { Some(limit.unwrap_or(PROMPT_TIMEOUT).min(MAX_PROMPT_TIMEOUT)) } else { limit };
         let mut ctx = SignContext {
             reason: request.reason.to_owned(),
-            deadline: limit.map(|limit| began + limit),
+            deadline: limit.map(|limit| arrived + limit),
             cancel: self.cancel.clone(),
             requester: Requester::default(),
         };
@@ -191,9 +192,9 @@ impl Session<'_> {
         }
         let signature = key.sign(request.scheme, request.input, &ctx)?;
         self.server.signatures.fetch_add(1, Ordering::Relaxed);
-        let (uid, pid, scheme) = (self.caller.peer.uid, self.caller.peer.pid, request.scheme);
-        let elapsed_us = began.elapsed().as_micros();
-        tracing::debug!(key = request.key, uid, pid, %scheme, elapsed_us, "signed");
+        let Peer { uid, pid, .. } = self.caller.peer;
+        let elapsed_us = || u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(key = request.key, uid, pid, scheme = %request.scheme, elapsed_us = elapsed_us(), "signed");
         Ok(Some(Response::Signature(signature.into_bytes())))
     }
 

@@ -97,7 +97,7 @@ pub enum Response {
     /// Done, with nothing to tell.
     Done,
     /// A signature in the encoding of TLS.
-    Signature(Vec<u8>),
+    Signature(#[serde(serialize_with = "crate::key::as_bytes")] Vec<u8>),
     /// How the agent is.
     Status(Status),
     /// Refused or failed.

@@ -207,9 +207,9 @@ pub struct Capabilities {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input<'a> {
     /// The message itself; the keystore hashes it where the scheme says so.
-    Message(#[serde(borrow)] &'a [u8]),
+    Message(#[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
     /// The message's digest under the scheme's hash. Refused by Ed25519.
-    Digest(#[serde(borrow)] &'a [u8]),
+    Digest(#[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
 }
 
 /// For whom, how long, and why a signature is wanted.
@@ -299,6 +299,14 @@ impl AsRef<[u8]> for Signature {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Encodes bytes in one piece, where serde would take them one by one.
+pub(crate) fn as_bytes<S: serde::Serializer>(
+    bytes: &impl AsRef<[u8]>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes.as_ref())
 }
 
 /// Bytes as lower-case hexadecimal where people read them, as bytes elsewhere.
