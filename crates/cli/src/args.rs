@@ -11,7 +11,7 @@ use crate::output::LogLevel;
 
 /// Mutual TLS with private keys that are born in secure hardware and never leave it.
 #[derive(Parser)]
-#[command(name = "enclasp", version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "enclasp", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -84,7 +84,8 @@ impl Command {
     pub(crate) fn log_level(&self) -> LogLevel {
         match self {
             Self::Demo(_) => LogLevel::Nothing,
-            Self::Agent(_) | Self::Ca(_) | Self::Client(_) | Self::Server(_) => LogLevel::Events,
+            Self::Ca(ca) if ca.serves() => LogLevel::Events,
+            Self::Agent(_) | Self::Client(_) | Self::Server(_) => LogLevel::Events,
             _ => LogLevel::Warnings,
         }
     }

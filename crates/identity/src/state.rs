@@ -169,8 +169,8 @@ fn last_words(log: &Path, from: u64) -> Option<String> {
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut text = String::new();
     file.take(64 * 1024).read_to_string(&mut text).ok()?;
-    let errors = text.lines().filter(|line| line.starts_with("error: "));
-    let line = errors.last().or(text.lines().last())?;
+    let mut errors = text.lines().filter(|line| line.starts_with("error: "));
+    let line = errors.next_back().or(text.lines().next_back())?;
     Some(line.trim_start_matches("error: ").to_owned())
 }
 

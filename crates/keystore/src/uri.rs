@@ -91,14 +91,6 @@ impl KeyUri {
     pub fn name(&self) -> &str {
         self.attribute("name").unwrap_or("")
     }
-
-    /// Parses `text`, and accepts a bare name for a soft key (`web` is `soft:name=web`).
-    ///
-    /// # Errors
-    /// [`Error::Uri`], as `from_str`.
-    pub fn parse_or_soft_name(text: &str) -> Result<Self> {
-        if text.contains(':') { text.parse() } else { Self::soft(text) }
-    }
 }
 
 fn find<'a>(attributes: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -113,7 +105,9 @@ impl FromStr for KeyUri {
         if text.len() > MAX_LENGTH {
             return Err(error(format!("longer than {MAX_LENGTH} bytes")));
         }
-        let (scheme, rest) = text.split_once(':').ok_or_else(|| error("no `:`".into()))?;
+        let (scheme, rest) = text
+            .split_once(':')
+            .ok_or_else(|| error("it does not begin with a keystore, as soft:name=web does".into()))?;
         let kind = KeystoreKind::ALL.into_iter().find(|kind| kind.name() == scheme).ok_or_else(|| {
             let known = KeystoreKind::ALL.map(KeystoreKind::name).join(", ");
             error(format!("no keystore is called `{scheme}` (there are {known})"))
@@ -268,7 +262,7 @@ mod tests {
     #[test]
     fn refuses_what_is_not_a_name() {
         for (text, reason) in [
-            ("web", "no `:`"),
+            ("web", "soft:name=web"),
             ("sofd:name=web", "no keystore is called `sofd`"),
             ("soft:", "names no key"),
             ("soft:name=", "no name"),
@@ -302,6 +296,6 @@ mod tests {
         let uri: KeyUri = "pkcs11:token=my%20token;object=a%3Bb".parse().unwrap();
         assert_eq!(uri.attribute("token"), Some("my token"));
         assert_eq!(uri.attribute("object"), Some("a;b"));
-        assert_eq!(KeyUri::parse_or_soft_name("web").unwrap().to_string(), "soft:name=web");
+        assert_eq!(KeyUri::soft("web").unwrap().to_string(), "soft:name=web");
     }
 }

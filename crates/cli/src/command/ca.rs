@@ -22,6 +22,13 @@ pub(crate) struct Ca {
     verb: Verb,
 }
 
+impl Ca {
+    /// Whether it goes on until it is told to stop.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self.verb, Verb::Serve { .. })
+    }
+}
+
 #[derive(clap::Args)]
 struct Dir {
     /// Folder of the authority.
