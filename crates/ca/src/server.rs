@@ -28,7 +28,8 @@ use crate::{Authority, Error, Result};
 const MAX_CONNECTIONS: usize = 1024;
 /// How long a client has to send the head of a request, and may be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the head of a request may be, in bytes: a token of the greatest length fits.
+/// How long the head of a request may be, in bytes. A token with some hundred names fits; of a longer
+/// one, the part before its dot.
 const MAX_HEAD: usize = 64 * 1024;
 /// How long a connection may last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
@@ -36,6 +37,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 const LINGER: Duration = Duration::from_secs(2);
 /// How long open requests have to end when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon to look again after a renewal, so that a lifetime of seconds makes no busy loop.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// How soon to try again when the own certificate could not be renewed.
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 /// How long to sleep at most before looking at the clock again: it may be set.
@@ -124,6 +127,7 @@ async fn keep_fresh(own: &OwnCertificate, tls: &watch::Sender<enclasp_tls::Serve
                 Ok((server, next)) => {
                     tls.send_replace(server);
                     due = next;
+                    sleep(RENEWAL_PAUSE).await;
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot renew the server's own certificate");
