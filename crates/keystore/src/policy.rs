@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Policy {
     /// Whether a person has to be there.
     pub presence: Presence,
+    /// Whether the key has a PIN of its own (a TPM calls it the auth value), which guesses are
+    /// counted against. The keystore asks for it at the first signature and keeps it in memory.
+    #[serde(default)]
+    pub pin: bool,
 }
 
 /// Whether a person has to agree to each signature.
@@ -26,10 +30,11 @@ pub enum Presence {
 }
 
 impl Policy {
-    /// Whether a signature asks a person, so that it may take as long as a person does, and must
-    /// not be asked for just to find out what the key can do.
+    /// Whether a signature may ask a person, so that it may take as long as a person does, and must
+    /// not be asked for just to find out what the key can do. A key with a PIN counts, though only
+    /// its first signature asks.
     pub fn prompts(&self) -> bool {
-        self.presence != Presence::None
+        self.presence != Presence::None || self.pin
     }
 }
 

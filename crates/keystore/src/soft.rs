@@ -95,12 +95,18 @@ impl SoftKeystore {
 impl Keystore for SoftKeystore {
     fn create(&self, spec: &KeySpec) -> Result<Box<dyn Key>> {
         check_kind(&spec.uri)?;
-        if spec.algorithm == Algorithm::Rsa {
-            return Err(Error::Unsupported {
+        let unsupported = |reason: &str| {
+            Err(Error::Unsupported {
                 key: spec.uri.to_string(),
                 operation: "create".into(),
-                reason: "the software enclave makes P-256, P-384 and Ed25519 keys".into(),
-            });
+                reason: reason.into(),
+            })
+        };
+        if spec.algorithm == Algorithm::Rsa {
+            return unsupported("the software enclave makes P-256, P-384 and Ed25519 keys");
+        }
+        if spec.policy.pin {
+            return unsupported("a software key has no PIN of its own; `presence=confirm` asks a person");
         }
         let pair = Pair::generate(spec.algorithm)?;
         let info = new_info(&spec.uri, &pair, spec.policy, spec.access.clone(), Origin::Generated)?;

@@ -53,7 +53,7 @@ pub(crate) async fn run(global: &Global, enroll: Enroll) -> Outcome {
         key: KeySpec {
             uri,
             algorithm: enroll.algorithm,
-            policy: Policy { presence: enroll.presence },
+            policy: Policy { presence: enroll.presence, ..Policy::default() },
             access: Access::default(),
         },
         store: state.identities()?,

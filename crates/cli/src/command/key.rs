@@ -69,7 +69,7 @@ pub(crate) fn run(global: &Global, key: Key) -> Outcome {
         Verb::Create { uri, algorithm, presence, allow_uid, allow_gid } => {
             let spec = KeySpec {
                 algorithm,
-                policy: Policy { presence },
+                policy: Policy { presence, ..Policy::default() },
                 access: Access { uids: allow_uid, gids: allow_gid },
                 uri,
             };

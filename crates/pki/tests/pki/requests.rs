@@ -188,7 +188,7 @@ fn a_wrong_signature_never_leaves() {
 
 #[test]
 fn the_reason_of_a_key_that_refuses_comes_through() {
-    let policy = Policy { presence: Presence::Confirm };
+    let policy = Policy { presence: Presence::Confirm, ..Policy::default() };
     let bench = Bench::new();
     let key = bench.key_of(KeySpec { policy, ..KeySpec::new(KeyUri::soft("web").unwrap()) });
     let error = create_csr(&*key, &name("CN=web"), &[], &context()).unwrap_err();
