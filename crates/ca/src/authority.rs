@@ -164,7 +164,7 @@ impl Authority {
         issuance.issue_and_record(wanted).await
     }
 
-    /// What was issued, the oldest first.
+    /// What was issued, the oldest second first.
     ///
     /// # Errors
     /// [`Error::Database`].

@@ -46,6 +46,25 @@ impl Failure {
     }
 }
 
+/// Reports a command line that cannot be read. A value that one of our types refused is reported
+/// in that type's words, which have a hint and do not repeat a PIN.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    let refused = std::error::Error::source(error).and_then(|source| {
+        None.or_else(|| source.downcast_ref::<enclasp_keystore::Error>().map(|e| (e.to_string(), e.hint())))
+            .or_else(|| source.downcast_ref::<enclasp_pki::Error>().map(|e| (e.to_string(), e.hint())))
+            .or_else(|| source.downcast_ref::<enclasp_tunnel::Error>().map(|e| (e.to_string(), e.hint())))
+            .or_else(|| source.downcast_ref::<enclasp_enroll::Error>().map(|e| (e.to_string(), e.hint())))
+    });
+    match refused {
+        Some((message, hint)) => Failure { message, hint, code: 2 }.report(),
+        // Help and version go to standard output and are no failure.
+        None => {
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+    }
+}
+
 /// Takes over an error of one of our crates, with its hint.
 macro_rules! from_error {
     ($($error:ty),* $(,)?) => {$(

@@ -17,7 +17,10 @@ use args::{Args, Command};
 use failure::Outcome;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return failure::report_usage(&error),
+    };
     output::start_log(args.global.verbose, args.command.log_level());
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -123,18 +123,18 @@ fn an_import_says_what_it_found() {
     let leaf = authority.issue("CN=web", &web, &Profile::client(), DAY);
     let now = SystemTime::now();
 
-    let alone = examine(&[leaf.clone()], &[], now).unwrap();
+    let alone = examine(std::slice::from_ref(&leaf), &[], now).unwrap();
     assert!(alone.notes.iter().any(|note| note.contains("cannot be checked")), "{:?}", alone.notes);
 
     let reversed = examine(&[authority.root.clone(), leaf.clone()], &[], now).unwrap();
-    assert_eq!(reversed.chain, [leaf.clone()], "the root is not part of what is sent");
+    assert_eq!(reversed.chain, std::slice::from_ref(&leaf), "the root is not part of what is sent");
     assert!(reversed.notes.iter().any(|note| note.contains("not in order")), "{:?}", reversed.notes);
     assert!(reversed.notes.iter().any(|note| note.contains("good, for clients")), "{:?}", reversed.notes);
     assert!(reversed.warnings.is_empty(), "{:?}", reversed.warnings);
 
-    let late = examine(&[leaf.clone()], &[], now + 2 * DAY).unwrap();
+    let late = examine(std::slice::from_ref(&leaf), &[], now + 2 * DAY).unwrap();
     assert!(late.warnings.iter().any(|warning| warning.contains("expired")), "{:?}", late.warnings);
-    let early = examine(&[leaf.clone()], &[], now - DAY).unwrap();
+    let early = examine(std::slice::from_ref(&leaf), &[], now - DAY).unwrap();
     assert!(
         early.warnings.iter().any(|warning| warning.contains("not valid before")),
         "{:?}",

@@ -107,7 +107,7 @@ impl FromStr for KeyUri {
         }
         let (scheme, rest) = text
             .split_once(':')
-            .ok_or_else(|| error("it does not begin with a keystore, as soft:name=web does".into()))?;
+            .ok_or_else(|| error("it does not begin with a keystore and a colon".into()))?;
         let kind = KeystoreKind::ALL.into_iter().find(|kind| kind.name() == scheme).ok_or_else(|| {
             let known = KeystoreKind::ALL.map(KeystoreKind::name).join(", ");
             error(format!("no keystore is called `{scheme}` (there are {known})"))
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn refuses_what_is_not_a_name() {
         for (text, reason) in [
-            ("web", "soft:name=web"),
+            ("web", "colon"),
             ("sofd:name=web", "no keystore is called `sofd`"),
             ("soft:", "names no key"),
             ("soft:name=", "no name"),

@@ -156,6 +156,12 @@ fn explain(
             let reason = "it signed a certificate, and is not a CA's".into();
             ChainError::Unacceptable { subject: issuer.name(), reason }
         }
+        webpki::Error::UnsupportedCertVersion => {
+            let reason = "it is of X.509 version 1, without extensions, which many peers refuse; \
+                          have it issued with an extended key usage"
+                .into();
+            ChainError::Unacceptable { subject: leaf.name(), reason }
+        }
         other => ChainError::Unacceptable { subject: leaf.name(), reason: format!("{other:?}") },
     }
 }

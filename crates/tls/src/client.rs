@@ -237,6 +237,11 @@ fn demand(error: Error, asked_in_vain: bool) -> Error {
         {
             Error::CertificateDemanded { peer }
         }
+        // Some peers say something else when they miss one.
+        Error::Refused { peer, alert, stage, mut notes } if asked_in_vain => {
+            notes.push("it asked for a client certificate, and none was presented: --identity NAME".into());
+            Error::Refused { peer, alert, stage, notes }
+        }
         error => error,
     }
 }

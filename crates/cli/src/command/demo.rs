@@ -68,7 +68,7 @@ const ANSWER: &str = "hello from the service behind the tunnel";
 pub(crate) async fn run(global: &Global, demo: Demo) -> Outcome {
     let started = Instant::now();
     let folder = Folder::new(demo.keep.clone())?;
-    let mut teller = Teller { json: global.json, story: Story::default() };
+    let mut teller = Teller { json: global.json, story: Story::default(), authority: String::new() };
     if !global.json {
         output::line("A key that never leaves its enclave, enrolled and used for mutual TLS:")?;
     }
@@ -80,7 +80,7 @@ pub(crate) async fn run(global: &Global, demo: Demo) -> Outcome {
     output::line(format_args!("\nAll of it in {:.1} s.", started.elapsed().as_secs_f32()))?;
     match demo.keep {
         None => output::line("Nothing is left behind; --keep DIR keeps it to go on with."),
-        Some(dir) => how_to_go_on(&dir),
+        Some(dir) => how_to_go_on(&dir, &teller.authority),
     }
 }
 
@@ -124,6 +124,7 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
         Authority::open(&ca_dir).await?
     };
     let address = format!("127.0.0.1:{port}");
+    teller.authority.clone_from(&address);
     let server = enclasp_ca::Server::bind(authority.clone(), Arc::new(state.agent()), &address).await?;
     let ca_server = Task::spawn(server.run(std::future::pending()));
     let root = authority.root().clone();
@@ -203,6 +204,8 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
 struct Teller {
     json: bool,
     story: Story,
+    /// Where the authority listens.
+    authority: String,
 }
 
 impl Teller {
@@ -451,17 +454,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 
     tokio::task::spawn_blocking(work).await.map_err(Failure::new)?
 }
 
-fn how_to_go_on(dir: &Path) -> Outcome {
+fn how_to_go_on(dir: &Path, authority: &str) -> Outcome {
     let dir = std::path::absolute(dir)?;
     let dir = dir.display();
-    let authority_url = format!("enclasp ca serve --dir {dir}/ca");
     output::line(format_args!(
         "Kept in {dir}. Go on with:
   export ENCLASP_STATE={dir}/state
   enclasp key list
   enclasp identity show {CLIENT}
   enclasp ca list --dir {dir}/ca
-  {authority_url} &
+  enclasp ca serve --dir {dir}/ca --listen {authority} &
   enclasp server --listen 127.0.0.1:8443 --target 127.0.0.1:8080 --identity {SERVER} --allow-cn {CLIENT} &
   enclasp connect localhost:8443 --identity {CLIENT} -v"
     ))
