@@ -29,6 +29,9 @@ const DEFAULT_PINENTRY: &str = "/usr/bin/pinentry";
 pub fn prompter_main() -> Result<(), Error> {
     let stream = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let stream = stream.map_err(Error::system("open the agent's socket"))?;
+    // Job control stops a background process that reads from the terminal of its session, and the
+    // agent may be one. It fails only for who has a session already.
+    let _ = rustix::process::setsid();
     let pinentry = env::var_os(PINENTRY_VARIABLE).unwrap_or_else(|| OsString::from(DEFAULT_PINENTRY));
     let desk = Arc::new(Desk {
         pinentry: pinentry.into(),

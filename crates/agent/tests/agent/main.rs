@@ -60,6 +60,7 @@ const TESTS: &[(&str, fn())] = &[
         "prompts::one_terminal_shows_one_question_at_a_time",
         prompts::one_terminal_shows_one_question_at_a_time,
     ),
+    ("prompts::an_agent_in_the_background_can_ask", prompts::an_agent_in_the_background_can_ask),
     ("prompts::yes_signs_and_nobody_waits_for_it", prompts::yes_signs_and_nobody_waits_for_it),
 ];
 

@@ -1,11 +1,12 @@
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use enclasp_keystore::agent::{Request, Response};
-use enclasp_keystore::{Access, Error, Input, Presence, Scheme, verify};
+use enclasp_keystore::agent::{AgentKeystore, Request, Response};
+use enclasp_keystore::{Access, Error, Input, KeySpec, Keystore, Policy, Presence, Scheme, verify};
 
-use crate::support::{Agent, Terminal, eventually, refused, sign};
+use crate::support::{Agent, Terminal, Wire, eventually, folder, refused, sign, socket_in, uri};
 
 /// An agent with a key that asks and one that does not.
 fn agent(pinentry: &str) -> Agent {
@@ -219,10 +220,24 @@ pub fn yes_signs_and_nobody_waits_for_it() {
     }
     terminal.agree();
     let (1, Response::Signature(signature)) = wire.receive() else { panic!("no signature") };
-    let Response::Key(key) = wire.call(1, &Request::Open(crate::support::uri("asks"))) else {
-        panic!("no key")
-    };
+    let Response::Key(key) = wire.call(1, &Request::Open(uri("asks"))) else { panic!("no key") };
     let input = Input::Message(b"message");
     assert_eq!(verify(&key.spki, Scheme::EcdsaP256Sha256, input, &signature), Ok(()));
     terminal.shows_no_question();
+}
+
+pub fn an_agent_in_the_background_can_ask() {
+    // Job control would stop it if it read from the terminal of its own session.
+    let folder = folder();
+    let agent = Agent::shell_command(&folder, &["pinentry=pinentry-curses", "exit-idle-ms=5000"]);
+    let script = format!("set -m; {agent} & exec sleep 600");
+    let Some(terminal) = Terminal::running(&script) else { return };
+    eventually("the agent listens", || UnixStream::connect(socket_in(&folder)).is_ok());
+    let spec = KeySpec { policy: Policy { presence: Presence::Confirm, ..Policy::default() }, ..KeySpec::new(uri("asks")) };
+    AgentKeystore::new(&socket_in(&folder)).create(&spec).unwrap();
+    let mut wire = Wire::greeted(&socket_in(&folder));
+    wire.send(1, &asks("from behind", &terminal));
+    terminal.shows("from behind");
+    terminal.agree();
+    assert!(matches!(wire.receive(), (1, Response::Signature(_))));
 }

@@ -129,6 +129,13 @@ impl Agent {
         Wire::greeted(&self.socket())
     }
 
+    /// The command line of one, for a shell.
+    pub fn shell_command(folder: &TempDir, options: &[&str]) -> String {
+        let command = Self::command(folder, options);
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        format!("{} {}", program().display(), words.join(" "))
+    }
+
     /// Makes a P-256 key.
     pub fn make(&self, name: &str, presence: Presence, access: Access) -> KeyInfo {
         let spec = KeySpec { policy: Policy { presence, ..Policy::default() }, access, ..KeySpec::new(uri(name)) };
@@ -165,7 +172,7 @@ pub fn folder() -> TempDir {
     folder
 }
 
-fn socket_in(folder: &TempDir) -> PathBuf {
+pub fn socket_in(folder: &TempDir) -> PathBuf {
     folder.path().join("socket")
 }
 
@@ -253,6 +260,11 @@ pub struct Terminal {
 impl Terminal {
     /// `None` where tmux or pinentry-curses is missing.
     pub fn open() -> Option<Self> {
+        Self::running("exec sleep 600")
+    }
+
+    /// One in which a shell runs `script`.
+    pub fn running(script: &str) -> Option<Self> {
         if missing("tmux", "-V") || missing("pinentry-curses", "--version") {
             return None;
         }
@@ -260,7 +272,7 @@ impl Terminal {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut terminal =
             Self { name: format!("enclasp-test-{}-{number}", std::process::id()), tty: String::new() };
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", "sleep 600"]);
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", script]);
         terminal.tty = terminal.tmux(&["display-message", "-p", "#{pane_tty}"]).trim().to_owned();
         Some(terminal)
     }
