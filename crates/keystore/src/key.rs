@@ -310,11 +310,11 @@ pub(crate) fn as_bytes<S: serde::Serializer>(
 }
 
 /// Bytes as lower-case hexadecimal where people read them, as bytes elsewhere.
-mod hexadecimal {
+pub(crate) mod hexadecimal {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
             let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             serializer.serialize_str(&text)
@@ -323,7 +323,7 @@ mod hexadecimal {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         if !deserializer.is_human_readable() {
             return Vec::deserialize(deserializer);
         }

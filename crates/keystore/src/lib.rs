@@ -12,7 +12,10 @@ mod algorithm;
 mod cancel;
 #[cfg(unix)]
 pub mod durable;
+pub mod encoding;
 mod error;
+#[cfg(feature = "aws-lc")]
+mod input;
 mod key;
 mod policy;
 mod uri;
@@ -21,6 +24,8 @@ mod uri;
 pub mod agent;
 #[cfg(feature = "aws-lc")]
 pub mod conformance;
+#[cfg(all(unix, feature = "aws-lc"))]
+mod proofs;
 mod prove;
 #[cfg(feature = "aws-lc")]
 pub mod soft;
@@ -34,6 +39,8 @@ pub use key::{
     Requester, SignContext, Signature, StoreCertificate, Verification,
 };
 pub use policy::{Access, Policy, Presence};
+#[cfg(all(unix, feature = "aws-lc"))]
+pub use proofs::ProofStore;
 pub use prove::{Proof, prove};
 pub use uri::{KeyUri, KeystoreKind};
 pub use verify::verify;

@@ -21,7 +21,7 @@ use pair::Pair;
 
 use crate::{
     Access, Algorithm, Capabilities, Confirm, Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore,
-    KeystoreKind, Origin, Policy, Result, Scheme, SignContext, Signature, Verification, prove, verify,
+    KeystoreKind, Origin, Policy, Result, Scheme, SignContext, Signature, Verification, input, prove, verify,
 };
 
 /// One in this many signatures of a software key is verified before it leaves: its arithmetic is
@@ -233,26 +233,12 @@ impl Key for SoftKey {
 
     fn sign(&self, scheme: Scheme, input: Input<'_>, ctx: &SignContext) -> Result<Signature> {
         ctx.check(&self.info.uri)?;
+        input::check(&self.info, scheme, input)?;
         let unsupported = |reason: String| Error::Unsupported {
             key: self.info.uri.to_string(),
             operation: "sign with".into(),
             reason,
         };
-        if scheme.algorithm() != self.info.algorithm {
-            return Err(unsupported(format!("{scheme} does not fit a {} key", self.info.algorithm)));
-        }
-        if let Input::Digest(digest) = input {
-            match scheme.hash() {
-                None => return Err(unsupported(format!("{scheme} signs messages, not digests"))),
-                Some(hash) if hash.length() != digest.len() => {
-                    let (right, wrong) = (hash.length(), digest.len());
-                    return Err(unsupported(format!(
-                        "{scheme} takes a digest of {right} bytes, not {wrong}"
-                    )));
-                }
-                Some(_) => {}
-            }
-        }
         let keystore = self.keystore.upgrade();
         if self.info.policy.prompts() {
             let Some(keystore) = &keystore else {

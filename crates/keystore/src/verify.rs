@@ -18,11 +18,12 @@ pub fn verify(spki: &[u8], scheme: Scheme, input: Input<'_>, signature: &[u8]) -
 
 #[cfg(feature = "aws-lc")]
 mod backend {
-    use aws_lc_rs::digest::{Digest, SHA256, SHA384, SHA512};
+    use aws_lc_rs::digest::Digest;
     use aws_lc_rs::signature as aws;
     use spki::der::Decode;
 
-    use crate::{Error, Hash, Input, Result, Scheme};
+    use crate::input::aws_hash;
+    use crate::{Error, Input, Result, Scheme};
 
     pub(super) fn verify(spki: &[u8], scheme: Scheme, input: Input<'_>, signature: &[u8]) -> Result<()> {
         let parsed = spki::SubjectPublicKeyInfoRef::from_der(spki)
@@ -31,15 +32,10 @@ mod backend {
         match input {
             Input::Message(message) => key.verify(message, signature),
             Input::Digest(digest) => {
-                let hash = match scheme.hash() {
-                    Some(Hash::Sha256) => &SHA256,
-                    Some(Hash::Sha384) => &SHA384,
-                    Some(Hash::Sha512) => &SHA512,
-                    None => {
-                        return Err(Error::PublicKey { reason: format!("{scheme} takes no digest") });
-                    }
+                let Some(hash) = scheme.hash() else {
+                    return Err(Error::PublicKey { reason: format!("{scheme} takes no digest") });
                 };
-                Digest::import_less_safe(digest, hash)
+                Digest::import_less_safe(digest, aws_hash(hash))
                     .and_then(|digest| key.verify_digest(&digest, signature))
             }
         }

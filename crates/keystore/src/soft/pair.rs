@@ -8,6 +8,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self as aws, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair};
 use zeroize::Zeroizing;
 
+use crate::input::{self, aws_hash};
 use crate::{Algorithm, Error, Hash, Input, Result, Scheme, Signature};
 
 /// A key pair. aws-lc wipes the private part when it is dropped.
@@ -98,14 +99,14 @@ impl Pair {
             // §4.1.3 step 5): 32 bytes of SHA-384 for P-256, and SHA-256 as a number for P-384.
             // aws-lc-rs binds hash and curve, so the adapted value goes in as a digest.
             (Self::P256(pair), Scheme::EcdsaP256Sha384) => {
-                let digest = digest_of(Hash::Sha384, input)?;
+                let digest = input::digest(Hash::Sha384, input);
                 let leftmost = Digest::import_less_safe(digest.get(..32)?, &digest::SHA256).ok()?;
                 pair.sign_digest(&leftmost).ok().map(|signature| Signature::new(signature.as_ref()))
             }
             (Self::P384(pair), Scheme::EcdsaP384Sha256) => {
-                let digest = digest_of(Hash::Sha256, input)?;
+                let digest = input::digest(Hash::Sha256, input);
                 let mut number = [0; 48];
-                number[16..].copy_from_slice(&digest);
+                number.get_mut(16..)?.copy_from_slice(digest.get(..32)?);
                 let number = Digest::import_less_safe(&number, &digest::SHA384).ok()?;
                 pair.sign_digest(&number).ok().map(|signature| Signature::new(signature.as_ref()))
             }
@@ -135,21 +136,6 @@ impl Pair {
             }
             _ => None,
         }
-    }
-}
-
-fn digest_of(hash: Hash, input: Input<'_>) -> Option<Vec<u8>> {
-    match input {
-        Input::Message(message) => Some(digest::digest(aws_hash(hash), message).as_ref().to_vec()),
-        Input::Digest(digest) => (digest.len() == hash.length()).then(|| digest.to_vec()),
-    }
-}
-
-fn aws_hash(hash: Hash) -> &'static digest::Algorithm {
-    match hash {
-        Hash::Sha256 => &digest::SHA256,
-        Hash::Sha384 => &digest::SHA384,
-        Hash::Sha512 => &digest::SHA512,
     }
 }
 

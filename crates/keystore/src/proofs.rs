@@ -1,0 +1,135 @@
+//! What keys were proved to do, recorded durably beside hardware that cannot record it itself
+//! (invariant 2).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use crate::key::hexadecimal;
+use crate::{Error, Result, Scheme, durable};
+
+/// A record larger than this is none of ours.
+const MAX_RECORD: u64 = 64 * 1024;
+
+/// A folder of records, one for each public key: `SHA-256-OF-THE-SPKI.json`.
+#[derive(Debug)]
+pub struct ProofStore {
+    folder: PathBuf,
+    /// Held while a record is read and replaced.
+    writing: Mutex<()>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    /// The key that the record is bound to, whatever its file is called.
+    #[serde(with = "hexadecimal")]
+    spki: Vec<u8>,
+    proved: BTreeSet<Scheme>,
+}
+
+impl ProofStore {
+    /// Opens the folder, which is made for this user alone if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn open(folder: &Path) -> Result<Self> {
+        durable::private_folder(folder)?;
+        Ok(Self { folder: folder.to_owned(), writing: Mutex::new(()) })
+    }
+
+    /// The schemes that were recorded for the key with the DER SubjectPublicKeyInfo `spki`; none
+    /// if it has no record.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], also if the record is damaged or speaks of another key.
+    pub fn proved(&self, spki: &[u8]) -> Result<BTreeSet<Scheme>> {
+        let path = self.path(spki);
+        let Some(bytes) = durable::read(&path, MAX_RECORD)? else {
+            return Ok(BTreeSet::new());
+        };
+        let damaged = |reason: String| Error::Storage {
+            operation: "use the proofs in".into(),
+            path: path.display().to_string(),
+            reason: format!("{reason}; without the file the key is proved anew"),
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if record.spki != spki {
+            return Err(damaged("it speaks of another key".into()));
+        }
+        Ok(record.proved)
+    }
+
+    /// Adds `schemes` to what is recorded for the key. It is durable when this returns.
+    ///
+    /// # Errors
+    /// As [`proved`](Self::proved).
+    pub fn record(&self, spki: &[u8], schemes: &[Scheme]) -> Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut proved = self.proved(spki)?;
+        let before = proved.len();
+        proved.extend(schemes);
+        if proved.len() == before {
+            return Ok(());
+        }
+        let path = self.path(spki);
+        let record = Record { spki: spki.to_vec(), proved };
+        let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::Storage {
+            operation: "encode".into(),
+            path: path.display().to_string(),
+            reason: e.to_string(),
+        })?;
+        durable::replace(&path, &bytes)
+    }
+
+    /// Forgets a key that was destroyed.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub fn forget(&self, spki: &[u8]) -> Result<()> {
+        durable::remove(&self.path(spki)).map(|_| ())
+    }
+
+    fn path(&self, spki: &[u8]) -> PathBuf {
+        let name: String = digest(&SHA256, spki).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.folder.join(name).with_extension("json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_or_foreign_record_proves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ProofStore::open(folder.path()).unwrap();
+        store.record(b"one", &[Scheme::Ed25519]).unwrap();
+        fs::copy(store.path(b"one"), store.path(b"two")).unwrap();
+        let error = store.proved(b"two").unwrap_err().to_string();
+        assert!(error.contains("another key"), "{error}");
+        assert!(store.record(b"two", &[Scheme::Ed25519]).is_err());
+        fs::write(store.path(b"two"), b"{").unwrap();
+        assert!(matches!(store.proved(b"two"), Err(Error::Storage { .. })));
+    }
+
+    #[test]
+    fn records_add_up_and_outlive_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ProofStore::open(folder.path()).unwrap();
+        assert_eq!(store.proved(b"key").unwrap(), BTreeSet::new());
+        store.record(b"key", &[Scheme::RsaPssSha256]).unwrap();
+        store.record(b"key", &[Scheme::RsaPkcs1Sha256, Scheme::RsaPssSha256]).unwrap();
+        let again = ProofStore::open(folder.path()).unwrap();
+        let both = BTreeSet::from([Scheme::RsaPssSha256, Scheme::RsaPkcs1Sha256]);
+        assert_eq!(again.proved(b"key").unwrap(), both);
+        again.forget(b"key").unwrap();
+        again.forget(b"key").unwrap();
+        assert_eq!(store.proved(b"key").unwrap(), BTreeSet::new());
+    }
+}
