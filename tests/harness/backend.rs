@@ -31,6 +31,14 @@ impl Backend {
         })
     }
 
+    /// Speaks first, as mail servers do, and waits.
+    pub(crate) fn greets() -> Self {
+        Self::serve(|mut stream| {
+            stream.write_all(b"220 ready\r\n")?;
+            stream.read_to_end(&mut Vec::new()).map(drop)
+        })
+    }
+
     /// Reads until the other direction has ended, and only then answers with the number of bytes.
     pub(crate) fn counts_until_the_end() -> Self {
         Self::serve(|mut stream| {

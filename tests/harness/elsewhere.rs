@@ -37,7 +37,7 @@ impl<'a> Elsewhere<'a> {
     pub(crate) fn sign(&self, subject: &str, (from, to): (&str, &str)) {
         let name = self.name;
         self.home.openssl(&format!(
-            "ca -batch -notext -config {name}-ca.cnf -startdate {from} -enddate {to} -in {subject}.csr -out {subject}.pem"
+            "ca -batch -notext -preserveDN -config {name}-ca.cnf -startdate {from} -enddate {to} -in {subject}.csr -out {subject}.pem"
         ));
     }
 

@@ -19,7 +19,7 @@ fn by_openssl() {
         .fails(1)
         .says("refused our certificate")
         .says("unknown_ca, 48")
-        .says("hint: import the whole chain, or add our root to what the peer trusts");
+        .says("import the whole chain, or add our root to what the peer trusts");
     }
     server.stderr.wait_for("unable to get local issuer certificate");
 }

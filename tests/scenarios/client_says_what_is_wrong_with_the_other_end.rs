@@ -15,7 +15,7 @@ fn client_says_what_is_wrong_with_the_other_end() {
         .says(&format!("error: cannot connect to 127.0.0.1:{nobody}: "))
         .says("hint: nothing listens there");
 
-    let plain = Backend::one_line();
+    let plain = Backend::greets();
     home.enclasp(&format!("connect 127.0.0.1:{} --identity web", plain.port))
         .fails(1)
         .says("error: ")
@@ -26,6 +26,6 @@ fn client_says_what_is_wrong_with_the_other_end() {
     let port = silent.local_addr().expect("its address").port();
     home.enclasp(&format!("connect 127.0.0.1:{port} --identity web"))
         .fails(1)
-        .says(&format!("error: the handshake with 127.0.0.1:{port} was not done after 10 s"))
+        .says(&format!("error: the handshake with 127.0.0.1:{port} was not done after 10s"))
         .says("hint: is anything listening there that speaks TLS?");
 }

@@ -19,7 +19,7 @@ fn client_tunnel_reaches_nginx() {
         ));
         run(home.program("curl", &format!("-sS http://127.0.0.1:{port}/")))
             .succeeds()
-            .prints(&format!("nginx saw O=Acme,OU=Ops,CN={algorithm} over TLSv1.3"));
+            .prints(&format!("nginx saw CN={algorithm},OU=Ops,O=Acme over TLSv1.3"));
         let line = tunnel.stderr.wait_for("CN=srv");
         assert!(line.contains(&format!("soft:name={algorithm}")), "{line}");
     }

@@ -31,7 +31,7 @@ fn by_java() {
     }
 }
 
-/// nginx finishes the handshake and refuses in HTTP.
+/// nginx finishes the handshake and refuses in HTTP. How it closes then differs between versions.
 #[test]
 fn by_nginx() {
     if !needs(&["openssl", "nginx"]) {
@@ -47,7 +47,6 @@ fn by_nginx() {
         );
         let done = home
             .enclasp_with_input(&line, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .succeeds()
             .prints("No required SSL certificate was sent");
         assert_eq!(done.json_said()["client_certificate"], "requested-not-sent");
     }

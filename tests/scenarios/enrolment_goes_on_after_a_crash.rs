@@ -68,7 +68,7 @@ fn finished(home: &Home, line: &str, name: &str) {
     let had_finished = done.stderr.contains(&format!("there is an identity `{name}` already"));
     assert!(done.code == Some(0) || had_finished, "{done}");
     let identity = home.enclasp(&format!("identity show {name} --json")).succeeds().json();
-    let listed = home.enclasp(&format!("ca list --dir ca --name {name} --json")).succeeds().json();
+    let listed = home.enclasp(&format!("ca list --dir ca {name} --json")).succeeds().json();
     let of_this_name: Vec<_> = listed
         .as_array()
         .expect("a list")

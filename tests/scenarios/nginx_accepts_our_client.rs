@@ -24,8 +24,8 @@ fn nginx_accepts_our_client() {
                 )
                 .succeeds()
                 .prints("HTTP/1.1 200 OK")
-                .prints(&format!("nginx saw O=Acme,OU=Ops,CN={algorithm} over TLSv{version}"));
-                let logged = format!("SUCCESS TLSv{version} O=Acme,OU=Ops,CN={algorithm} 200");
+                .prints(&format!("nginx saw CN={algorithm},OU=Ops,O=Acme over TLSv{version}"));
+                let logged = format!("SUCCESS TLSv{version} CN={algorithm},OU=Ops,O=Acme 200");
                 eventually("nginx logs it", || {
                     String::from_utf8_lossy(&home.read("access.log")).contains(&logged)
                 });

@@ -33,7 +33,7 @@ fn curl() {
     post("web.b64", &token).says("200");
     home.openssl("base64 -d -A -in answer -out answer.p7");
     home.openssl("pkcs7 -inform DER -in answer.p7 -print_certs -out web.pem");
-    home.openssl("verify -CAfile ca/root.pem -untrusted web.pem web.pem");
+    home.openssl("verify -CAfile ca/root.pem -untrusted ca/issuing.pem web.pem");
     home.openssl("x509 -in web.pem -noout -subject -ext subjectAltName").prints("CN = web").prints("DNS:web");
 }
 
