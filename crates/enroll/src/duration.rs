@@ -50,7 +50,7 @@ pub fn in_words(duration: Duration) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
-/// For `#[serde(with = "…")]`: a duration as the text of [`parse`] and [`format`].
+/// For `#[serde(with = "…")]`: a duration as the text of [`parse`] and [`format()`].
 pub mod text {
     use std::time::Duration;
 

@@ -8,7 +8,7 @@ use enclasp_identity::{Identity, Store};
 use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, Origin, SignContext};
 use enclasp_pki::{Certificate, Purpose, create_csr, order_chain, rfc3339, verify_chain};
 
-use crate::pending::Pending;
+use crate::pending::{self, Pending};
 use crate::{Client, Error, Result, Token, Trust};
 
 /// What an enrolment shall make, and where.
@@ -112,10 +112,11 @@ pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step
         authority: Some(url),
         software: key.info().origin == Origin::Imported,
         updated: SystemTime::now(),
+        retired: None,
     };
     // One that exists was stored by an earlier attempt with this very token: see `prepare`.
     enrolment.store.put(&identity)?;
-    Pending::remove(&enrolment.pending, token)?;
+    Pending::remove(&enrolment.pending, &pending::of_token(token))?;
     progress(Step::Stored { identity: identity.name.clone() });
     Ok(identity)
 }
@@ -127,7 +128,7 @@ fn prepare(token: &Token, enrolment: &Enrolment) -> Result<(Pending, Box<dyn Key
         Err(enclasp_identity::Error::Absent { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    if let Some(pending) = Pending::read(&enrolment.pending, token)? {
+    if let Some(pending) = Pending::read(&enrolment.pending, &pending::of_token(token))? {
         if pending.identity != enrolment.identity || pending.key != enrolment.key.uri {
             return Err(Error::OtherEnrolment { identity: pending.identity, key: pending.key });
         }
@@ -154,7 +155,7 @@ fn prepare(token: &Token, enrolment: &Enrolment) -> Result<(Pending, Box<dyn Key
         SignContext::new(format!("certificate request for {subject} to {}", token.contents().authority));
     let csr = create_csr(&*key, &subject, &token.contents().subject_alt_names, &ctx)?;
     let pending = Pending { identity: enrolment.identity.clone(), key: uri.clone(), csr };
-    pending.write(&enrolment.pending, token)?;
+    pending.write(&enrolment.pending, &pending::of_token(token))?;
     Ok((pending, key, vec![step]))
 }
 

@@ -1,7 +1,7 @@
 //! Enrolment: from a one-time [`Token`] to an identity, over EST (RFC 7030).
 //!
 //! [`enroll`] does the whole of it in one resumable step: key, request, certificate, identity.
-//! [`renew`] gets a new certificate for the same key. [`Client`] speaks EST alone, and [`est`] has
+//! [`renew`] gets a new certificate for the same key, [`rekey`] for a new one. [`Client`] speaks EST alone, and [`est`] has
 //! the wire types that the authority's server shares.
 //!
 //! Nothing is trusted that was not pinned: a token carries the SHA-256 of the authority's root, and
@@ -23,6 +23,6 @@ pub use client::Client;
 pub use endpoint::Endpoint;
 pub use enrolment::{Enrolment, Step, enroll};
 pub use error::{Error, Result};
-pub use renewal::renew;
+pub use renewal::{rekey, renew, retire};
 pub use token::{MAX_TOKEN, Token, TokenContents, TokenSecret, subject_of};
 pub use trust::Trust;

@@ -1,4 +1,4 @@
-//! Enrolments that are under way, on disk, so that they go on after a crash.
+//! Enrolments and rekeys that are under way, on disk, so that they go on after a crash.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, Token};
 
-/// What was decided before the token was sent for the first time. It is written before that, and
+/// What was decided before the request was sent for the first time. It is written before that, and
 /// removed when the identity is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -19,7 +19,7 @@ pub(crate) struct Pending {
     pub(crate) csr: Vec<u8>,
 }
 
-/// The JSON on disk; the token's id is the name of the file, and its secret is nowhere.
+/// The JSON on disk. A token's id names its file; its secret is nowhere.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -31,9 +31,9 @@ struct Stored {
 const MAX_FILE: u64 = 1024 * 1024;
 
 impl Pending {
-    /// The enrolment with this token that is under way, if there is one.
-    pub(crate) fn read(folder: &Path, token: &Token) -> Result<Option<Self>> {
-        let path = path(folder, token);
+    /// What is under way as `name` ([`of_token`], [`of_rekey`]), if it is.
+    pub(crate) fn read(folder: &Path, name: &str) -> Result<Option<Self>> {
+        let path = path(folder, name);
         let Some(bytes) = durable::read(&path, MAX_FILE)? else {
             return Ok(None);
         };
@@ -44,8 +44,8 @@ impl Pending {
     }
 
     /// Writes it durably.
-    pub(crate) fn write(&self, folder: &Path, token: &Token) -> Result<()> {
-        let path = path(folder, token);
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<()> {
+        let path = path(folder, name);
         let stored = Stored {
             identity: self.identity.clone(),
             key: self.key.clone(),
@@ -58,12 +58,22 @@ impl Pending {
     }
 
     /// Forgets it.
-    pub(crate) fn remove(folder: &Path, token: &Token) -> Result<()> {
-        durable::remove(&path(folder, token))?;
+    pub(crate) fn remove(folder: &Path, name: &str) -> Result<()> {
+        durable::remove(&path(folder, name))?;
         Ok(())
     }
 }
 
-fn path(folder: &Path, token: &Token) -> PathBuf {
-    folder.join(format!("{}.json", token.id()))
+/// The name of an enrolment with this token.
+pub(crate) fn of_token(token: &Token) -> String {
+    token.id()
+}
+
+/// The name of a rekey of this identity. No token's id has a dot.
+pub(crate) fn of_rekey(identity: &str) -> String {
+    format!("rekey.{identity}")
+}
+
+fn path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.json"))
 }

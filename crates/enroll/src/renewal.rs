@@ -1,64 +1,182 @@
-//! Renewal: a new certificate for the same key and names, paid for with the old certificate.
+//! Renewal: a new certificate for the same names, paid for with the old certificate (RFC 7030
+//! §4.2.2). The key stays ([`renew`]) or is replaced ([`rekey`]).
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use enclasp_identity::{Identity, Store};
-use enclasp_keystore::{Key, SignContext};
-use enclasp_pki::{Purpose, create_csr};
+use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, SignContext};
+use enclasp_pki::{Certificate, Purpose, create_csr};
 use enclasp_tls::Credential;
+use rustls_pki_types::CertificateDer;
 
 use crate::enrolment::{blocking, checked_chain, same_names};
+use crate::pending::{Pending, of_rekey};
 use crate::trust::parsed;
 use crate::{Client, Endpoint, Error, Result, Trust};
 
 /// Gets a new certificate for `identity` from the authority that issued the present one, over a
-/// connection that the present one authenticates, and stores it in place of the old (RFC 7030
-/// §4.2.2). `key` is the identity's key.
+/// connection that the present one authenticates, and stores it in place of the old. `key` is the
+/// identity's key, and stays it.
 ///
 /// # Errors
 /// [`Error::NotRenewable`] if no authority is known, or if the present certificate has expired or is
-/// not for clients; what the key, the connection and the authority
-/// say; [`Error::WrongCertificate`]. The identity then stays as it was.
+/// not for clients; what the key, the connection and the authority say;
+/// [`Error::WrongCertificate`]. The identity then stays as it was.
 pub async fn renew(identity: &Identity, key: Arc<dyn Key>, store: &Store) -> Result<Identity> {
-    let not_renewable =
-        |reason: &str| Error::NotRenewable { identity: identity.name.clone(), reason: reason.to_owned() };
-    let authority = identity.authority.as_ref().ok_or_else(|| not_renewable("it was imported"))?;
-    let endpoint: Endpoint = authority.parse()?;
-    let roots = parsed(&identity.roots)?;
-    let old = identity.leaf()?;
-    if old.not_after() < SystemTime::now() {
-        return Err(not_renewable("its certificate has expired, and cannot authenticate the renewal"));
-    }
-    if !old.is_for(Purpose::Client) {
-        return Err(not_renewable("its certificate is not for clients, and cannot authenticate the renewal"));
-    }
+    let renewal = Renewal::of(identity)?;
     let csr = blocking({
-        let (old, key) = (old.clone(), key.clone());
-        let ctx = SignContext::new(format!("certificate request for {} to {endpoint}", old.name()));
-        move || Ok(create_csr(&*key, old.subject(), old.subject_alt_names(), &ctx)?)
+        let (renewal, key) = (renewal.clone(), key.clone());
+        move || renewal.request(&*key)
     })
     .await?;
-    let credential = Credential::new(identity.chain.clone(), key)?;
-    let client = Client::new(endpoint, Trust::Roots(identity.roots.clone()))?;
-    let issued = client.simplereenroll(&csr, &credential).await?;
-    let authorities = client.cacerts().await?;
-    let wrong = |reason: String| Error::WrongCertificate { url: authority.clone(), reason };
-    let leaf = issued
-        .iter()
-        .find(|certificate| certificate.spki() == old.spki())
-        .ok_or_else(|| wrong(format!("it is not for the key `{}`", identity.key)))?;
-    if leaf.subject() != old.subject()
-        || !same_names(leaf, old.subject_alt_names().iter().map(ToString::to_string))
-    {
-        return Err(wrong(format!("it is for {}", leaf.describe())));
-    }
-    let chain = checked_chain(leaf, &authorities, &roots).map_err(wrong)?;
+    let chain = renewal.exchange(&csr, key.clone(), &key.info().spki).await?;
+    let renewed = Identity { chain, updated: SystemTime::now(), ..identity.clone() };
+    store.put(&renewed)?;
+    Ok(renewed)
+}
+
+/// The same with a new key of the old one's type and policy, made in `keystore`, which holds the
+/// old one. The old key is kept, as [`Identity::retired`], until [`retire`] is called.
+///
+/// The new key and its request are recorded in the folder `pending` before anything is sent. If
+/// this process ends at any moment, the identity is the old or the new one, with its key, and the
+/// same call goes on where it stopped.
+///
+/// # Errors
+/// As [`renew`]. A new key that has no certificate yet is used by the next call.
+pub async fn rekey(
+    identity: &Identity,
+    keystore: Arc<dyn Keystore>,
+    store: &Store,
+    pending: &Path,
+) -> Result<Identity> {
+    let renewal = Renewal::of(identity)?;
+    let name = of_rekey(&identity.name);
+    let (old, new, csr) = blocking({
+        let (keystore, name) = (keystore.clone(), name.clone());
+        let (renewal, identity, pending) = (renewal.clone(), identity.clone(), pending.to_owned());
+        move || {
+            let old: Arc<dyn Key> = Arc::from(keystore.open(&identity.key)?);
+            // The rekey before this one ends here: its key authenticates this renewal.
+            if let Some(retired) = &identity.retired {
+                delete(&*keystore, retired)?;
+            }
+            let begun = Pending::read(&pending, &name)?.filter(|begun| begun.key != identity.key);
+            if let Some(begun) = begun {
+                return Ok((old, keystore.open(&begun.key)?, begun.csr));
+            }
+            let uri = identity.key.successor();
+            let spec = KeySpec {
+                uri: uri.clone(),
+                algorithm: old.info().algorithm,
+                policy: old.info().policy,
+                access: old.info().access.clone(),
+            };
+            let new = match keystore.open(&uri) {
+                // Of an attempt that ended before it was recorded.
+                Ok(new) => new,
+                Err(enclasp_keystore::Error::Absent { .. }) => keystore.create(&spec)?,
+                Err(error) => return Err(error.into()),
+            };
+            let csr = renewal.request(&*new)?;
+            let begun = Pending { identity: identity.name.clone(), key: uri, csr: csr.clone() };
+            begun.write(&pending, &name)?;
+            Ok((old, new, csr))
+        }
+    })
+    .await?;
+    let chain = renewal.exchange(&csr, old, &new.info().spki).await?;
     let renewed = Identity {
-        chain: chain.iter().map(|certificate| certificate.der().clone()).collect(),
+        key: new.info().uri.clone(),
+        chain,
         updated: SystemTime::now(),
+        retired: Some(identity.key.clone()),
         ..identity.clone()
     };
     store.put(&renewed)?;
+    Pending::remove(pending, &name)?;
     Ok(renewed)
+}
+
+/// Deletes the key that a rekey put out of service, once the new one has proved itself.
+///
+/// # Errors
+/// What the keystore says, but for a key that is gone already.
+pub fn retire(identity: &Identity, keystore: &dyn Keystore, store: &Store) -> Result<()> {
+    let Some(retired) = &identity.retired else { return Ok(()) };
+    delete(keystore, retired)?;
+    Ok(store.put(&Identity { retired: None, ..identity.clone() })?)
+}
+
+fn delete(keystore: &dyn Keystore, key: &KeyUri) -> Result<()> {
+    match keystore.delete(key) {
+        Ok(()) | Err(enclasp_keystore::Error::Absent { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a renewal takes over from the identity.
+#[derive(Clone)]
+struct Renewal {
+    old: Certificate,
+    chain: Vec<CertificateDer<'static>>,
+    roots: Vec<CertificateDer<'static>>,
+    endpoint: Endpoint,
+    key: KeyUri,
+}
+
+impl Renewal {
+    fn of(identity: &Identity) -> Result<Self> {
+        let not_renewable =
+            |reason: &str| Error::NotRenewable { identity: identity.name.clone(), reason: reason.to_owned() };
+        let authority = identity.authority.as_ref().ok_or_else(|| not_renewable("it was imported"))?;
+        let old = identity.leaf()?;
+        if old.not_after() < SystemTime::now() {
+            return Err(not_renewable("its certificate has expired, and cannot authenticate the renewal"));
+        }
+        if !old.is_for(Purpose::Client) {
+            return Err(not_renewable(
+                "its certificate is not for clients, and cannot authenticate the renewal",
+            ));
+        }
+        Ok(Self {
+            old,
+            chain: identity.chain.clone(),
+            roots: identity.roots.clone(),
+            endpoint: authority.parse()?,
+            key: identity.key.clone(),
+        })
+    }
+
+    /// The old certificate's names, for `key`. Blocks as long as the key takes.
+    fn request(&self, key: &dyn Key) -> Result<Vec<u8>> {
+        let ctx = SignContext::new(format!("certificate request for {} to {}", self.old.name(), self.endpoint));
+        Ok(create_csr(key, self.old.subject(), self.old.subject_alt_names(), &ctx)?)
+    }
+
+    /// Sends the request, authenticated with the old certificate and its key, and checks what comes
+    /// back to be for `spki` and for the old names. Returns the new chain.
+    async fn exchange(
+        &self,
+        csr: &[u8],
+        old_key: Arc<dyn Key>,
+        spki: &[u8],
+    ) -> Result<Vec<CertificateDer<'static>>> {
+        let credential = Credential::new(self.chain.clone(), old_key)?;
+        let client = Client::new(self.endpoint.clone(), Trust::Roots(self.roots.clone()))?;
+        let issued = client.simplereenroll(csr, &credential).await?;
+        let authorities = client.cacerts().await?;
+        let wrong = |reason: String| Error::WrongCertificate { url: self.endpoint.to_string(), reason };
+        let leaf = issued.iter().find(|certificate| certificate.spki() == spki);
+        let leaf = leaf.ok_or_else(|| wrong(format!("it is not for the key of `{}`", self.key)))?;
+        if leaf.subject() != self.old.subject()
+            || !same_names(leaf, self.old.subject_alt_names().iter().map(ToString::to_string))
+        {
+            return Err(wrong(format!("it is for {}", leaf.describe())));
+        }
+        let chain = checked_chain(leaf, &authorities, &parsed(&self.roots)?).map_err(wrong)?;
+        Ok(chain.iter().map(|certificate| certificate.der().clone()).collect())
+    }
 }
