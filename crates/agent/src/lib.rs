@@ -94,10 +94,11 @@ pub fn run(config: Config, ready: impl FnOnce(&Status)) -> Result<(), Error> {
     let keystore = SoftKeystore::open(&config.state, &config.protection, prompter.clone())?;
     drop(config.protection);
     let endpoint = listen::Endpoint::open(&config.socket, config.shared)?;
+    let uid = rustix::process::geteuid().as_raw();
     protections.extend(sandbox::close(&config.state, endpoint.folder()));
     sandbox::report(&protections, config.require_sandbox)?;
     prompter.receive()?;
-    let server = server::Server::new(keystore, protections);
+    let server = server::Server::new(keystore, uid, protections);
     ready(&server.status());
     server.serve(endpoint, &signals, config.exit_idle)
 }

@@ -166,7 +166,11 @@ impl Shared {
         questions.asked = questions.asked.wrapping_add(1);
         let number = questions.asked;
         questions.waiting.insert(number, answered);
-        questions.send(&self.stream, number, &Order::Ask(question)).then_some((number, answers))
+        if !questions.send(&self.stream, number, &Order::Ask(question)) {
+            questions.waiting.remove(&number);
+            return None;
+        }
+        Some((number, answers))
     }
 
     fn forget(&self, number: u32) {

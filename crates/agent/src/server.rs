@@ -37,6 +37,8 @@ pub(crate) const STACK: usize = 512 * 1024;
 pub(crate) struct Server {
     pub(crate) keystore: SoftKeystore,
     pub(crate) signatures: AtomicU64,
+    /// The user that this process runs as, asked for before the sandbox forbids it.
+    uid: u32,
     /// How many signatures wait for a person.
     pub(crate) prompts: Arc<AtomicUsize>,
     protections: Vec<Measure>,
@@ -56,10 +58,11 @@ struct Open {
 }
 
 impl Server {
-    pub(crate) fn new(keystore: SoftKeystore, protections: Vec<Measure>) -> Arc<Self> {
+    pub(crate) fn new(keystore: SoftKeystore, uid: u32, protections: Vec<Measure>) -> Arc<Self> {
         Arc::new(Self {
             keystore,
             signatures: AtomicU64::new(0),
+            uid,
             protections,
             prompts: Arc::default(),
             connections: Mutex::new(Connections {
@@ -148,7 +151,7 @@ impl Server {
     }
 
     fn begin(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
-        let caller = Caller::new(system::peer(&stream)?, rustix::process::geteuid().as_raw());
+        let caller = Caller::new(system::peer(&stream)?, self.uid);
         connection::set_timeouts(&stream)?;
         let stream = Arc::new(stream);
         let (slot, refusal) = {

@@ -233,7 +233,10 @@ pub fn an_agent_in_the_background_can_ask() {
     let script = format!("set -m; {agent} & exec sleep 600");
     let Some(terminal) = Terminal::running(&script) else { return };
     eventually("the agent listens", || UnixStream::connect(socket_in(&folder)).is_ok());
-    let spec = KeySpec { policy: Policy { presence: Presence::Confirm, ..Policy::default() }, ..KeySpec::new(uri("asks")) };
+    let spec = KeySpec {
+        policy: Policy { presence: Presence::Confirm, ..Policy::default() },
+        ..KeySpec::new(uri("asks"))
+    };
     AgentKeystore::new(&socket_in(&folder)).create(&spec).unwrap();
     let mut wire = Wire::greeted(&socket_in(&folder));
     wire.send(1, &asks("from behind", &terminal));

@@ -1,4 +1,4 @@
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,9 @@ pub fn a_peer_that_takes_no_answers_is_dropped() {
             break error;
         }
     };
-    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "after {:?}", began.elapsed());
+    // Which of the two depends on whether it was writing at that moment.
+    let dropped = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+    assert!(dropped.contains(&error.kind()), "{error} after {:?}", began.elapsed());
     assert!(matches!(agent.wire().call(1, &Request::Status), Response::Status(_)));
 }
 

@@ -138,7 +138,8 @@ impl Agent {
 
     /// Makes a P-256 key.
     pub fn make(&self, name: &str, presence: Presence, access: Access) -> KeyInfo {
-        let spec = KeySpec { policy: Policy { presence, ..Policy::default() }, access, ..KeySpec::new(uri(name)) };
+        let spec =
+            KeySpec { policy: Policy { presence, ..Policy::default() }, access, ..KeySpec::new(uri(name)) };
         self.keystore().create(&spec).unwrap().info().clone()
     }
 
