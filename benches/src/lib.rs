@@ -1,0 +1,10 @@
+//! What the benches share: measuring, the processes that are measured, and reports.
+//!
+//! A claim about speed is a ratio of two things that were measured in turns in one run, so that
+//! whatever else the machine does meets both. `docs/benchmarks.md` has the numbers.
+#![forbid(unsafe_code)]
+
+pub mod measure;
+pub mod process;
+pub mod report;
+pub mod ssh_agent;

@@ -1,0 +1,143 @@
+//! The processes at the other end, each ended by its guard.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use enclasp_agent::{Config, PROMPTER_COMMAND, Socket, prompter_main};
+use enclasp_keystore::agent::AgentKeystore;
+use tempfile::TempDir;
+
+const AGENT: &str = "play-agent";
+const ECHO: &str = "play-echo";
+
+/// Does what this program was run again for, if it was. Benches call it first.
+pub fn played_a_role() -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [PROMPTER_COMMAND] => prompter_main().expect("the prompter failed"),
+        [AGENT, socket, state] => {
+            let config = Config::new(Socket::Path(socket.into()), state);
+            enclasp_agent::run(config, |_| println!("ready")).expect("the agent failed");
+        }
+        [ECHO, request, response] => {
+            let length = |text: &str| text.parse().expect("not a length");
+            play_echo(length(request), length(response)).expect("the echo failed");
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Ends its process when dropped.
+pub struct Guard(Child);
+
+impl Guard {
+    /// Takes charge of a process.
+    pub fn new(child: Child) -> Self {
+        Self(child)
+    }
+
+    /// Its id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The real agent, in a process of its own, with an empty folder of keys.
+pub struct Agent {
+    guard: Guard,
+    folder: TempDir,
+}
+
+impl Agent {
+    /// Starts one, and waits until it listens.
+    ///
+    /// # Errors
+    /// What the system says, or that the agent ended.
+    pub fn start() -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(AGENT)
+            .args([folder.path().join("socket"), folder.path().join("state")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(output) = child.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        let agent = Self { guard: Guard::new(child), folder };
+        if line.is_empty() { Err(io::Error::other("the agent did not start")) } else { Ok(agent) }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.guard.pid()
+    }
+
+    /// Its keys.
+    pub fn keystore(&self) -> AgentKeystore {
+        AgentKeystore::new(&self.folder.path().join("socket"))
+    }
+}
+
+/// A process that reads so many bytes from a Unix socket and answers with so many others: what a
+/// question to another process costs that does nothing.
+pub struct Echo {
+    guard: Guard,
+    stream: Mutex<UnixStream>,
+    request: usize,
+    response: usize,
+}
+
+impl Echo {
+    /// Starts one. The lengths are in bytes.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn start(request: usize, response: usize) -> io::Result<Self> {
+        let (near, far) = UnixStream::pair()?;
+        let child = Command::new(std::env::current_exe()?)
+            .args([ECHO, &request.to_string(), &response.to_string()])
+            .stdin(OwnedFd::from(far))
+            .spawn()?;
+        Ok(Self { guard: Guard::new(child), stream: Mutex::new(near), request, response })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.guard.pid()
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn ask(&self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.write_all(&buffer[..self.request])?;
+        stream.read_exact(&mut buffer[..self.response])
+    }
+}
+
+fn play_echo(request: usize, response: usize) -> io::Result<()> {
+    let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut buffer = [0; 4096];
+    while stream.read_exact(&mut buffer[..request]).is_ok() {
+        stream.write_all(&buffer[..response])?;
+    }
+    Ok(())
+}
