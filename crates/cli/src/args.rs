@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Ca(command::ca::Ca),
     /// Get a certificate from an authority with a token: key, CSR, certificate, identity.
     Enroll(command::enroll::Enroll),
+    /// Renew an identity's certificate, with its key or with a new one.
+    Renew(command::renew::Renew),
     /// Import, list, show and delete identities.
     Identity(command::identity::Identity),
     /// Connect standard input and output to a server over mutual TLS.

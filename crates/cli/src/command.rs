@@ -9,4 +9,5 @@ pub(crate) mod demo;
 pub(crate) mod enroll;
 pub(crate) mod identity;
 pub(crate) mod key;
+pub(crate) mod renew;
 pub(crate) mod tunnel;

@@ -40,6 +40,7 @@ fn run(args: Args) -> Outcome {
         Command::Completions(completions) => command::completions::run(completions),
         Command::Ca(ca) => in_runtime(command::ca::run(global, ca)),
         Command::Enroll(enroll) => in_runtime(command::enroll::run(global, enroll)),
+        Command::Renew(renew) => in_runtime(command::renew::run(global, renew)),
         Command::Connect(connect) => in_runtime(command::connect::run(global, connect)),
         Command::Server(server) => in_runtime(command::tunnel::server(global, server)),
         Command::Client(client) => in_runtime(command::tunnel::client(global, client)),

@@ -1,9 +1,12 @@
-//! Which identity a connection is made with.
+//! Which identity a connection is made with, and what its use means for the key before it.
 
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use enclasp_identity::{Criteria, Identity, State, select};
 use enclasp_pki::{DistinguishedName, Purpose};
+use enclasp_tls::Credential;
+use enclasp_tunnel::Replacer;
 
 use crate::failure::{Failure, Outcome};
 use crate::output;
@@ -48,4 +51,74 @@ pub(crate) fn client_identity(state: &State, choice: &Choice, explain: bool) -> 
             selection.explain().join("; ")
         ))),
     }
+}
+
+/// How long a key that a rekey put out of service stays after the new one has been used, for other
+/// programs to notice the new identity.
+const ROLLOVER: Duration = Duration::from_secs(60);
+
+/// Deletes the key that a rekey of `identity` put out of service, now that the new one has been
+/// used. What goes wrong is logged: the connection is good all the same.
+pub(crate) fn used(state: &State, identity: &Identity) {
+    let Some(retired) = &identity.retired else { return };
+    if identity.updated.elapsed().is_ok_and(|age| age < ROLLOVER) {
+        return;
+    }
+    let done = || -> Outcome {
+        let store = state.identities()?;
+        // Not if it was renewed once more since it was opened here.
+        if store.get(&identity.name)? == *identity {
+            enclasp_enroll::retire(identity, &state.keystore(retired)?, &store)?;
+            tracing::info!(key = %retired, identity = identity.name, "deleted the key before the rekey");
+        }
+        Ok(())
+    };
+    if let Err(failure) = done() {
+        tracing::warn!(key = %retired, cause = failure.message(), "the key before the rekey stays");
+    }
+}
+
+/// How often a running tunnel looks whether its identity was renewed.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Gives a running tunnel its identity's new credential whenever the identity is renewed, for
+/// ever. An identity that cannot be read or opened leaves the old one in use.
+pub(crate) async fn follow(state: State, current: Arc<Mutex<Identity>>, replacer: Replacer) {
+    let mut complained = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (state, known) = (state.clone(), lock(&current).clone());
+        let looked = tokio::task::spawn_blocking(move || -> Outcome<_> {
+            let now = state.identities()?.get(&known.name)?;
+            if now == known {
+                return Ok(None);
+            }
+            Ok(Some((Credential::open(&state, &now)?, now)))
+        });
+        let outcome = match looked.await {
+            Ok(Ok(None)) => continue,
+            Ok(Ok(Some((credential, now)))) => replacer.replace(credential).map(|()| now).map_err(Failure::from),
+            Ok(Err(failure)) => Err(failure),
+            Err(stopped) => Err(Failure::new(stopped)),
+        };
+        match outcome {
+            Ok(now) => {
+                tracing::info!(identity = now.name, key = %now.key, "the identity was renewed; new connections use it");
+                complained = None;
+                *lock(&current) = now;
+            }
+            Err(failure) => {
+                let cause = failure.message().to_owned();
+                if complained.as_ref() != Some(&cause) {
+                    tracing::warn!(%cause, "the identity changed and cannot be used; the old one stays in use");
+                }
+                complained = Some(cause);
+            }
+        }
+    }
+}
+
+/// The identity that a tunnel uses at the moment.
+pub(crate) fn lock(current: &Mutex<Identity>) -> MutexGuard<'_, Identity> {
+    current.lock().unwrap_or_else(PoisonError::into_inner)
 }

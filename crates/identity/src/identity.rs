@@ -26,6 +26,8 @@ pub struct Identity {
     pub software: bool,
     /// When the chain was put here.
     pub updated: SystemTime,
+    /// The key that a rekey put out of service. It is kept until the new one has been used.
+    pub retired: Option<KeyUri>,
 }
 
 impl Identity {
@@ -52,6 +54,8 @@ pub(crate) struct Stored {
     software: bool,
     authority: Option<String>,
     updated: SystemTime,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired: Option<KeyUri>,
     chain: String,
     roots: String,
 }
@@ -70,6 +74,7 @@ impl From<&Identity> for Stored {
             software: identity.software,
             authority: identity.authority.clone(),
             updated: identity.updated,
+            retired: identity.retired.clone(),
             chain: bundle(&identity.chain),
             roots: bundle(&identity.roots),
         }
@@ -102,6 +107,7 @@ impl Stored {
             authority: stored.authority,
             software: stored.software,
             updated: stored.updated,
+            retired: stored.retired,
         })
     }
 }

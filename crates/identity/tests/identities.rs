@@ -54,6 +54,7 @@ fn identity(name: &str, certificate: &Certificate) -> Identity {
         authority: None,
         software: false,
         updated: SystemTime::now(),
+        retired: None,
     }
 }
 

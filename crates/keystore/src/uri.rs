@@ -60,7 +60,7 @@ pub struct KeyUri {
 /// A URI longer than this is refused unread.
 const MAX_LENGTH: usize = 4096;
 
-/// The longest name of a soft key, in bytes.
+/// The longest name of a soft or TPM key, in bytes.
 const MAX_NAME: usize = 64;
 
 impl KeyUri {
@@ -70,6 +70,16 @@ impl KeyUri {
     /// [`Error::Uri`] if `name` is not 1 to 64 of `A-Z a-z 0-9 . _ -`, or begins with a dot.
     pub fn soft(name: &str) -> Result<Self> {
         format!("soft:name={}", Encoded { text: name, query: false }).parse()
+    }
+
+    /// `tpm:name=NAME`, and which TPM if that is said.
+    ///
+    /// # Errors
+    /// As [`soft`](Self::soft).
+    pub fn tpm(name: &str, tcti: Option<&str>) -> Result<Self> {
+        let encoded = |text| Encoded { text, query: false };
+        let tcti = tcti.map(|tcti| format!(";tcti={}", encoded(tcti))).unwrap_or_default();
+        format!("tpm:name={}{tcti}", encoded(name)).parse()
     }
 
     /// Which keystore the key is in.
@@ -85,6 +95,25 @@ impl KeyUri {
     /// A query attribute, decoded: `query("pin-source")`.
     pub fn query(&self, name: &str) -> Option<&str> {
         find(&self.query, name)
+    }
+
+    /// The URI of the key that follows this one in a rekey: `soft:name=web` is followed by
+    /// `soft:name=web-r2`, that by `soft:name=web-r3`. It names the new key by its name only, so a
+    /// PKCS#11 `id` is left out, and so are the attributes of an existing TPM key.
+    pub fn successor(&self) -> Self {
+        let mut next = self.clone();
+        next.path.retain(|(key, _)| !matches!(key.as_str(), "id" | "handle" | "file"));
+        for (key, value) in &mut next.path {
+            if matches!(key.as_str(), "name" | "object" | "label") {
+                let numbered =
+                    value.rsplit_once("-r").and_then(|(stem, n)| Some((stem, n.parse::<u32>().ok()?)));
+                *value = match numbered {
+                    Some((stem, number)) => format!("{stem}-r{}", number.saturating_add(1)),
+                    None => format!("{value}-r2"),
+                };
+            }
+        }
+        next
     }
 
     /// The `name` attribute, which the kinds that need one are sure to have; "" elsewhere.
@@ -144,14 +173,16 @@ impl FromStr for KeyUri {
                 return Err(error(format!("a {kind} key takes nothing after `?`")));
             }
         }
-        if kind == KeystoreKind::Soft {
-            check_name(find(&path, "name").unwrap_or("")).map_err(error)?;
+        match (kind, find(&path, "name")) {
+            (KeystoreKind::Soft, name) => check_name(name.unwrap_or("")).map_err(error)?,
+            (KeystoreKind::Tpm, Some(name)) => check_name(name).map_err(error)?,
+            _ => {}
         }
         Ok(Self { kind, path, query })
     }
 }
 
-/// Soft key names become file names, so they are kept plain.
+/// Names of soft and TPM keys become file names, so they are kept plain.
 fn check_name(name: &str) -> std::result::Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() {
@@ -272,12 +303,28 @@ mod tests {
             ("soft:name=a;name=b", "twice"),
             ("soft:name=a%2", "hexadecimal"),
             ("soft:name=a?x=y", "after `?`"),
+            ("tpm:name=a/b", "letters"),
             ("pkcs11:object=%FF", "UTF-8"),
             ("pkcs11:object=a?pin-value=1234", "pin-source"),
         ] {
             let error = text.parse::<KeyUri>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
             assert!(!error.contains("1234"), "a PIN must not be repeated: {error}");
+        }
+    }
+
+    #[test]
+    fn a_rekey_goes_on_counting() {
+        for (key, next) in [
+            ("soft:name=web", "soft:name=web-r2"),
+            ("soft:name=web-r9", "soft:name=web-r10"),
+            ("soft:name=web-rx", "soft:name=web-rx-r2"),
+            (
+                "pkcs11:token=t;object=k;id=%01?module-path=/m.so",
+                "pkcs11:token=t;object=k-r2?module-path=/m.so",
+            ),
+        ] {
+            assert_eq!(key.parse::<KeyUri>().unwrap().successor().to_string(), next);
         }
     }
 

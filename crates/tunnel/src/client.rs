@@ -12,10 +12,11 @@ use tokio::sync::Semaphore;
 use crate::endpoint::Stream;
 use crate::relay::{refusal, relay};
 use crate::serve::Front;
+use crate::current::{Current, Replacer};
 use crate::{Endpoint, Error, Limits, Observer, Result};
 
 /// What a [`ClientTunnel`] is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ClientConfig {
     /// Where programs connect without TLS. Whoever can connect there acts as the tunnel's identity.
     pub listen: Endpoint,
@@ -31,17 +32,19 @@ pub struct ClientConfig {
     pub options: Options,
     /// What the tunnel may take up.
     pub limits: Limits,
+    /// Is shown the evidence of every handshake.
+    pub observer: Option<Observer>,
 }
 
 /// Takes plain connections to a service that wants mutual TLS.
 #[derive(Debug)]
 pub struct ClientTunnel {
     front: Front,
-    tunnel: Tunnel,
+    tunnel: Arc<Tunnel>,
 }
 
 struct Tunnel {
-    tls: Client,
+    tls: Current<Client, Option<Credential>>,
     target: Endpoint,
     server_name: ServerName<'static>,
     limits: Limits,
@@ -56,7 +59,7 @@ impl ClientTunnel {
     /// [`Error::Endpoint`] if the target cannot be one, [`Error::Listen`], and [`Error::Tls`] if
     /// the server's name, the roots or the options cannot be used.
     pub async fn bind(config: ClientConfig) -> Result<Self> {
-        let ClientConfig { listen, target, server_name: name, roots, credential, options, limits } = config;
+        let ClientConfig { listen, target, server_name: name, roots, credential, options, limits, observer } = config;
         let name = match (name, target.as_target()?) {
             (Some(name), _) => server_name(&name)?,
             (None, Endpoint::Tcp { host, .. }) => server_name(host)?,
@@ -65,11 +68,13 @@ impl ClientTunnel {
                 return Err(Error::Endpoint { text: target.to_string(), reason });
             }
         };
-        let tls = Client::new(&roots, credential, options)?;
+        let tls = Current::new(credential, move |credential| {
+            Ok(Client::new(&roots, credential, options.clone())?)
+        })?;
         let front = Front::bind(listen, limits.clone()).await?;
         let handshakes = Semaphore::new(limits.max_handshakes);
-        let tunnel = Tunnel { tls, target, server_name: name, limits, handshakes, observer: None };
-        Ok(Self { front, tunnel })
+        let tunnel = Tunnel { tls, target, server_name: name, limits, handshakes, observer };
+        Ok(Self { front, tunnel: Arc::new(tunnel) })
     }
 
     /// Where it listens, with the port that was chosen if it was 0.
@@ -77,15 +82,16 @@ impl ClientTunnel {
         self.front.bound_addr()
     }
 
-    /// Shows the evidence of every handshake to `observer`.
-    pub fn observed_by(mut self, observer: Observer) -> Self {
-        self.tunnel.observer = Some(observer);
-        self
+    /// What replaces the credential while the tunnel runs. Connections that are open go on; new ones
+    /// get the new credential.
+    pub fn replacer(&self) -> Replacer {
+        let tunnel = self.tunnel.clone();
+        Replacer::new(move |credential| tunnel.tls.replace(Some(credential)))
     }
 
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let tunnel = Arc::new(self.tunnel);
+        let tunnel = self.tunnel;
         let carry = |stream, peer: String| {
             let tunnel = tunnel.clone();
             async move {
@@ -104,7 +110,7 @@ impl Tunnel {
         let connected = {
             let _turn = self.handshakes.acquire().await;
             let stream = self.target.connect(self.limits.connect_timeout).await?;
-            self.tls.connect(stream, &self.server_name, &self.target.to_string()).await
+            self.tls.get().connect(stream, &self.server_name, &self.target.to_string()).await
         };
         let (tls, evidence) = connected?;
         if let Some(observer) = &self.observer {
@@ -117,6 +123,6 @@ impl Tunnel {
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("tls", &self.tls).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Tunnel").field("tls", &self.tls.get()).field("target", &self.target).finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod current;
 mod endpoint;
 mod error;
 mod relay;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use enclasp_tls::Evidence;
 
 pub use client::{ClientConfig, ClientTunnel};
+pub use current::Replacer;
 pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use server::{ServerConfig, ServerTunnel};

@@ -13,10 +13,11 @@ use tokio::sync::Semaphore;
 use crate::endpoint::Stream;
 use crate::relay::{refusal, relay};
 use crate::serve::Front;
+use crate::current::{Current, Replacer};
 use crate::{Endpoint, Limits, Observer, Result};
 
 /// What a [`ServerTunnel`] is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServerConfig {
     /// Where clients connect with TLS.
     pub listen: Endpoint,
@@ -32,17 +33,19 @@ pub struct ServerConfig {
     pub options: Options,
     /// What the tunnel may take up.
     pub limits: Limits,
+    /// Is shown the evidence of every handshake.
+    pub observer: Option<Observer>,
 }
 
 /// Takes mutual TLS in front of a plain service.
 #[derive(Debug)]
 pub struct ServerTunnel {
     front: Front,
-    tunnel: Tunnel,
+    tunnel: Arc<Tunnel>,
 }
 
 struct Tunnel {
-    tls: Server,
+    tls: Current<Server, Credential>,
     target: Endpoint,
     limits: Limits,
     handshakes: Semaphore,
@@ -57,14 +60,16 @@ impl ServerTunnel {
     /// [`Listen`](crate::Error::Listen), and [`Tls`](crate::Error::Tls) if the roots, the access rules
     /// or the options cannot be used.
     pub async fn bind(config: ServerConfig) -> Result<Self> {
-        let ServerConfig { listen, target, credential, roots, access, options, limits } = config;
+        let ServerConfig { listen, target, credential, roots, access, options, limits, observer } = config;
         target.as_target()?;
         let clients = Clients { roots, certificate_demanded: true, access };
-        let tls = Server::new(credential, clients, options)?;
+        let tls = Current::new(credential, move |credential| {
+            Ok(Server::new(credential, clients.clone(), options.clone())?)
+        })?;
         let front = Front::bind(listen, limits.clone()).await?;
         let handshakes = Semaphore::new(limits.max_handshakes);
-        let tunnel = Tunnel { tls, target, limits, handshakes, observer: None };
-        Ok(Self { front, tunnel })
+        let tunnel = Tunnel { tls, target, limits, handshakes, observer };
+        Ok(Self { front, tunnel: Arc::new(tunnel) })
     }
 
     /// Where it listens, with the port that was chosen if it was 0.
@@ -72,15 +77,16 @@ impl ServerTunnel {
         self.front.bound_addr()
     }
 
-    /// Shows the evidence of every handshake to `observer`.
-    pub fn observed_by(mut self, observer: Observer) -> Self {
-        self.tunnel.observer = Some(observer);
-        self
+    /// What replaces the credential while the tunnel runs. Connections that are open go on; new ones
+    /// get the new credential.
+    pub fn replacer(&self) -> Replacer {
+        let tunnel = self.tunnel.clone();
+        Replacer::new(move |credential| tunnel.tls.replace(credential))
     }
 
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let tunnel = Arc::new(self.tunnel);
+        let tunnel = self.tunnel;
         let carry = |stream, peer: String| {
             let tunnel = tunnel.clone();
             async move {
@@ -98,7 +104,7 @@ impl Tunnel {
         let started = Instant::now();
         let accepted = {
             let _turn = self.handshakes.acquire().await;
-            self.tls.accept(stream, peer).await
+            self.tls.get().accept(stream, peer).await
         };
         let (mut tls, evidence) = accepted?;
         if let Some(observer) = &self.observer {
@@ -118,6 +124,6 @@ impl Tunnel {
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("tls", &self.tls).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Tunnel").field("tls", &self.tls.get()).field("target", &self.target).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeyUri, SignContext};
 use enclasp_pki::{Certificate, Issuer, Leaf, Profile, create_root};
 use enclasp_tls::{Access, Client, ClientStream, Credential, Error as TlsError, Options, Role, server_name};
-use enclasp_tunnel::{ClientConfig, ClientTunnel, Endpoint, Limits, ServerConfig, ServerTunnel};
+use enclasp_tunnel::{ClientConfig, ClientTunnel, Endpoint, Limits, Observer, ServerConfig, ServerTunnel};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -62,6 +62,7 @@ impl Authority {
             access: Access { common_names: vec!["laptop-17".into()], ..Access::default() },
             options: Options::default(),
             limits: Limits::default(),
+            observer: None,
         }
     }
 
@@ -74,6 +75,7 @@ impl Authority {
             credential: Some(self.laptop()),
             options: Options::default(),
             limits: Limits::default(),
+            observer: None,
         }
     }
 }
@@ -263,13 +265,12 @@ async fn a_target_that_is_down_ends_the_connection() {
 async fn halves_end_separately_and_nothing_is_lost() {
     let (log, _guard) = Log::capture();
     let authority = Authority::new("Acme");
-    let server = ServerTunnel::bind(authority.server(counting_backend().await)).await.unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = seen.clone();
-    let server = server.observed_by(Arc::new(move |evidence| record.lock().unwrap().push(evidence.clone())));
-    let at = server.bound_addr().clone();
-    tokio::spawn(server.run(std::future::pending()));
-    let client = start!(ClientTunnel, authority.client(at));
+    let observer: Observer = Arc::new(move |evidence| record.lock().unwrap().push(evidence.clone()));
+    let config = authority.server(counting_backend().await);
+    let server = start!(ServerTunnel, ServerConfig { observer: Some(observer), ..config });
+    let client = start!(ClientTunnel, authority.client(server.at.clone()));
 
     let request: Vec<u8> = (0..5_000_000u32).map(|n| (n % 251) as u8).collect();
     let answer = timeout(LONG, exchange(connect(&client.at).await, &request)).await.unwrap();
@@ -289,6 +290,37 @@ async fn halves_end_separately_and_nothing_is_lost() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 1);
     assert!(seen[0].signature_by(Role::Client).is_some());
+}
+
+#[tokio::test]
+async fn a_new_credential_is_for_new_connections_and_disturbs_no_open_one() {
+    let authority = Authority::new("Acme");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = seen.clone();
+    let observer: Observer = Arc::new(move |evidence: &enclasp_tls::Evidence| {
+        record.lock().unwrap().push(evidence.local.chain[0].serial.clone());
+    });
+    let config = ServerConfig { observer: Some(observer), ..authority.server(counting_backend().await) };
+    let server = ServerTunnel::bind(config).await.unwrap();
+    let (at, replacer) = (server.bound_addr().clone(), server.replacer());
+    tokio::spawn(server.run(std::future::pending()));
+    let client = tls_client(&authority, Some(authority.laptop()));
+    let mut open = tls(&client, &at).await.unwrap();
+
+    let unusable = Credential::new(Vec::new(), Arc::new(soft_key("x")));
+    assert!(unusable.is_err(), "what cannot be used does not come so far");
+    let new = authority.credential(&Profile::server(), "localhost");
+    let serial = new.leaf().serial().to_owned();
+    replacer.replace(new).unwrap();
+    drop(tls(&client, &at).await.unwrap());
+    let serials = seen.lock().unwrap().clone();
+    assert!(serials[0] != serial && serials[1] == serial, "{serials:?} and then {serial}");
+
+    open.write_all(b"still here").await.unwrap();
+    open.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    open.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"10:still here");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use enclasp_tls::{Client, ClientStream, Credential, Evidence, Options, Version, explain, server_name};
+use enclasp_tls::{Client, ClientCertificate, ClientStream, Credential, Evidence, Options, Version, explain, server_name};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -88,7 +88,11 @@ pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
             output::note(evidence.to_string().trim_end());
         }
     }
-    relay(stream, tokio::io::stdin(), tokio::io::stdout(), &evidence).await
+    relay(stream, tokio::io::stdin(), tokio::io::stdout(), &evidence).await?;
+    if let Some(identity) = identity.filter(|_| evidence.client_certificate == ClientCertificate::Sent) {
+        session::used(&state, &identity);
+    }
+    Ok(())
 }
 
 /// Opens a TCP connection.

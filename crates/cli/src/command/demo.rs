@@ -162,6 +162,7 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
         access: Access { common_names: vec![CLIENT.into()], ..Access::default() },
         options: Options::default(),
         limits: Limits::default(),
+        observer: None,
     })
     .await?;
     let front = tunnel.bound_addr().to_string();
@@ -384,6 +385,7 @@ async fn expired_identity(authority: &Authority, state: &State, key: &dyn Key) -
         authority: None,
         software: false,
         updated: SystemTime::now(),
+        retired: None,
     })
 }
 

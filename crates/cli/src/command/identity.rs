@@ -108,6 +108,7 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
                 authority: None,
                 software,
                 updated: SystemTime::now(),
+                retired: None,
             };
             if replace {
                 store.put(&identity)?

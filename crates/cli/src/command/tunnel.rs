@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enclasp_enroll::duration;
+use enclasp_identity::{Identity, State};
 use enclasp_keystore::KeyUri;
 use enclasp_keystore::soft::SoftKey;
 use enclasp_tls::{Access, Credential, Options, Version};
-use enclasp_tunnel::{ClientConfig, ClientTunnel, Endpoint, Limits, ServerConfig, ServerTunnel};
+use enclasp_tunnel::{
+    ClientConfig, ClientTunnel, Endpoint, Limits, Observer, Replacer, ServerConfig, ServerTunnel,
+};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -161,26 +164,31 @@ pub(crate) async fn server(global: &Global, server: Server) -> Outcome {
         ))
         .hint("name a loopback address or unix:PATH, or say --unsafe-target"));
     }
-    let (credential, own_roots) = match (&server.identity, &server.key_file) {
-        (None, KeyFile { cert: Some(cert), key: Some(key) }) => (key_file(cert, key)?, Vec::new()),
+    let source = match (&server.identity, &server.key_file) {
+        (None, KeyFile { cert: Some(cert), key: Some(key) }) => Source::file(key_file(cert, key)?),
         (name, _) => {
             let state = global.state()?;
             let identity = state.identities()?.get(name.as_deref().unwrap_or_default())?;
-            (Credential::open(&state, &identity)?, identity.roots)
+            Source::identity(state, identity)?
         }
     };
     let config = ServerConfig {
-        roots: roots(server.cacert.as_deref(), own_roots, "clients are")?,
+        roots: roots(server.cacert.as_deref(), source.roots(), "clients are")?,
         listen: server.listen,
         target: server.target.clone(),
-        credential,
+        credential: source.credential.clone(),
         access,
         options: server.common.options(),
         limits: server.common.limits(),
+        observer: source.observer(),
     };
     let tunnel = ServerTunnel::bind(config).await?;
     announce(global, tunnel.bound_addr(), &server.target, "mutual TLS", "in the clear")?;
-    tunnel.run(signals::shutdown()).await;
+    let followed = source.follow(tunnel.replacer());
+    tokio::select! {
+        () = tunnel.run(signals::shutdown()) => {}
+        () = followed => {}
+    }
     Ok(())
 }
 
@@ -192,31 +200,86 @@ pub(crate) async fn client(global: &Global, client: Client) -> Outcome {
         ))
         .hint("listen on 127.0.0.1, [::1] or unix:PATH, or say --unsafe-listen"));
     }
-    let (credential, own_roots) = match &client.key_file {
-        _ if client.disable_authentication => (None, Vec::new()),
-        KeyFile { cert: Some(cert), key: Some(key) } => (Some(key_file(cert, key)?), Vec::new()),
+    let source = match &client.key_file {
+        _ if client.disable_authentication => None,
+        KeyFile { cert: Some(cert), key: Some(key) } => Some(Source::file(key_file(cert, key)?)),
         _ => {
             let state = global.state()?;
             let identity = session::client_identity(&state, &client.choice, global.verbose > 0)?.ok_or_else(|| {
                 Failure::new("there is no identity to present")
                     .hint("make one with `enclasp enroll`, give --cert and --key, or say --disable-authentication")
             })?;
-            (Some(Credential::open(&state, &identity)?), identity.roots)
+            Some(Source::identity(state, identity)?)
         }
     };
+    let own_roots = source.as_ref().map(Source::roots).unwrap_or_default();
     let config = ClientConfig {
         roots: roots(client.cacert.as_deref(), own_roots, "the server is")?,
         listen: client.listen,
         target: client.target.clone(),
         server_name: client.override_server_name,
-        credential,
+        credential: source.as_ref().map(|source| source.credential.clone()),
         options: client.common.options(),
         limits: client.common.limits(),
+        observer: source.as_ref().and_then(Source::observer),
     };
     let tunnel = ClientTunnel::bind(config).await?;
     announce(global, tunnel.bound_addr(), &client.target, "in the clear", "mutual TLS")?;
-    tunnel.run(signals::shutdown()).await;
+    let replacer = tunnel.replacer();
+    let followed = async {
+        match &source {
+            Some(source) => source.follow(replacer).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = tunnel.run(signals::shutdown()) => {}
+        () = followed => {}
+    }
     Ok(())
+}
+
+/// Where a tunnel's credential comes from.
+struct Source {
+    credential: Credential,
+    /// The identity, which may be renewed while the tunnel runs; none for a key file.
+    identity: Option<(State, Arc<Mutex<Identity>>)>,
+}
+
+impl Source {
+    fn file(credential: Credential) -> Self {
+        Self { credential, identity: None }
+    }
+
+    fn identity(state: State, identity: Identity) -> Outcome<Self> {
+        let credential = Credential::open(&state, &identity)?;
+        Ok(Self { credential, identity: Some((state, Arc::new(Mutex::new(identity)))) })
+    }
+
+    fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.identity.as_ref().map(|(_, identity)| session::lock(identity).roots.clone()).unwrap_or_default()
+    }
+
+    /// Notices the use of a new key after a rekey, so that the old one goes.
+    fn observer(&self) -> Option<Observer> {
+        let (state, identity) = self.identity.clone()?;
+        Some(Arc::new(move |evidence| {
+            let identity = session::lock(&identity).clone();
+            let key = identity.key.to_string();
+            if identity.retired.is_some() && evidence.local.key.as_ref() == Some(&key) {
+                let state = state.clone();
+                tokio::task::spawn_blocking(move || session::used(&state, &identity));
+            }
+        }))
+    }
+
+    /// Keeps the tunnel's credential that of its identity, for ever.
+    async fn follow(&self, replacer: Replacer) {
+        match &self.identity {
+            Some((state, identity)) => session::follow(state.clone(), identity.clone(), replacer).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 fn announce(global: &Global, from: &Endpoint, to: &Endpoint, inward: &str, outward: &str) -> Outcome {
