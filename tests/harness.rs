@@ -7,6 +7,7 @@ mod home;
 mod net;
 mod parts;
 mod process;
+mod terminal;
 
 pub(crate) use authority::{ALGORITHMS, CURVES, VERSIONS};
 pub(crate) use backend::Backend;
@@ -15,3 +16,4 @@ pub(crate) use home::{Home, enclasp_at, kill_agent_of};
 pub(crate) use net::{eventually, free_port, wait_until_listening};
 pub(crate) use parts::{is_root, needs};
 pub(crate) use process::{Done, Running, run, run_with_input};
+pub(crate) use terminal::Terminal;

@@ -73,6 +73,12 @@ impl Home {
         (running, port.unwrap_or_else(|| panic!("no port in `{said}`")))
     }
 
+    /// The search path of a person who has installed `enclasp`.
+    pub(crate) fn path_with_enclasp(&self) -> String {
+        let bin = Path::new(env!("CARGO_BIN_EXE_enclasp")).parent().expect("it is in a folder");
+        format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default())
+    }
+
     /// Another program, with the words of `line` as its arguments, in the folder.
     pub(crate) fn program(&self, program: &str, line: &str) -> Command {
         let mut command = Command::new(program);

@@ -17,7 +17,7 @@ impl Java {
         trust_store(home, root);
         let stores: Vec<String> = peers.iter().map(|peer| key_store(home, peer)).collect();
         let mut command = java(home, "Server");
-        command.arg("trust.p12").args(stores);
+        command.arg(TRUST).args(stores);
         let running = Running::start(command);
         running.stdout.wait_for("ready");
         Self { running }
@@ -56,7 +56,7 @@ impl<'a> JavaClient<'a> {
     /// Makes them; the answers are lines of its standard output.
     pub(crate) fn run(self) -> Done {
         let mut command = java(self.home, "Client");
-        command.arg("trust.p12");
+        command.arg(TRUST);
         run_with_input(command, self.connections.as_bytes()).succeeds()
     }
 }
@@ -90,10 +90,13 @@ fn key_store(home: &Home, name: &str) -> String {
     store
 }
 
-/// trust.p12, by the JDK's own tool: Java trusts no certificate in a store that OpenSSL made.
+/// The name of the trust store.
+const TRUST: &str = "java-trust.p12";
+
+/// By the JDK's own tool: Java trusts no certificate in a store that OpenSSL made.
 fn trust_store(home: &Home, root: &str) {
     let arguments = format!(
-        "-importcert -noprompt -alias root -file {root} -keystore trust.p12 -storetype PKCS12 -storepass secret"
+        "-importcert -noprompt -alias root -file {root} -keystore {TRUST} -storetype PKCS12 -storepass secret"
     );
     run(home.program("keytool", &arguments)).succeeds();
 }

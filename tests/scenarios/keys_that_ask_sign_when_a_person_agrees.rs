@@ -1,0 +1,51 @@
+//! A key that wants a person to confirm asks on the caller's terminal, says what for, and signs if the
+//! person agrees.
+
+use crate::harness::{Home, Terminal, needs};
+use crate::peers::s_server;
+
+#[test]
+fn keys_that_ask_sign_when_a_person_agrees() {
+    if !needs(&["openssl", "tmux", "pinentry-curses"]) {
+        return;
+    }
+    let home = Home::with_authority();
+    // The agent finds its pinentry when it starts, which the first command in the terminal does.
+    home.kill_agent();
+    let request =
+        "enclasp csr create --key soft:name=signer --subject CN=signer --out signer.csr; echo code $?";
+    let terminal = Terminal::run(
+        &home,
+        &format!("enclasp key create soft:name=signer --presence confirm\n{request}\n{request}"),
+    );
+    let screen = terminal.shows("Sign with");
+    for part in ["soft:name=signer", "certification request for CN=signer", "enclasp"] {
+        assert!(screen.contains(part), "`{part}` is not asked:\n{screen}");
+    }
+    assert!(!home.path("signer.csr").exists());
+    terminal.press("Tab Enter");
+    terminal.shows("denied");
+    terminal.shows("code 1");
+    terminal.shows("Sign with");
+    terminal.press("Enter");
+    terminal.shows("code 0");
+    drop(terminal);
+    home.openssl("req -in signer.csr -verify -noout").says("verify OK");
+    home.enclasp("ca sign --dir ca signer.csr --out signer.pem").succeeds();
+    home.import("signer", "ca/root.pem");
+    home.peer("srv", "p256", "server");
+
+    for version in ["1.2", "1.3"] {
+        let (server, port) = s_server(&home, "srv", "ca/root.pem", "");
+        let connect = format!(
+            "printf 'ping\\n' | enclasp connect localhost:{port} --identity signer --tls {version}; echo code $?"
+        );
+        let terminal = Terminal::run(&home, &connect);
+        terminal.shows(&format!("TLS client authentication to localhost:{port}"));
+        assert!(!server.stderr.text().contains("CN = signer"));
+        terminal.press("Enter");
+        terminal.shows("gnip");
+        terminal.shows("code 0");
+        server.stderr.wait_for("CN = signer");
+    }
+}
