@@ -1,5 +1,6 @@
 //! `enclasp connect`: standard input and output over mutual TLS.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
@@ -128,10 +129,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
+    // Whether our direction has ended.
+    let done = Cell::new(false);
     let send = async {
         // If sending fails, why is for the receiving side to say: a refusal is read, not written.
         if tokio::io::copy(&mut from, &mut writer).await.is_ok() {
             let _ = writer.shutdown().await;
+            done.set(true);
         }
         std::future::pending::<Infallible>().await
     };
@@ -153,10 +157,16 @@ where
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(Failure::new(format!(
+                    let cut = format!(
                         "{} ended the connection without TLS's close_notify: what came may be cut short",
                         evidence.address
-                    )));
+                    );
+                    if !done.get() {
+                        return Err(Failure::new(cut));
+                    }
+                    // Some servers, nginx among them, send none once they have got ours.
+                    output::warn(cut);
+                    return Ok(());
                 }
                 Err(e) => return Err(explain(e, evidence).into()),
             }
