@@ -48,10 +48,10 @@ pub(crate) fn harden() -> Vec<Measure> {
 /// Closes the sandbox for this thread and those that it starts: files below `keys` are all that is
 /// left of the file system, but for the right to remove a file in `socket_folder`.
 pub(crate) fn close(keys: &Path, socket_folder: Option<&Path>) -> Vec<Measure> {
-    vec![
-        measure(LANDLOCK, || only_thread().and_then(|()| restrict_files(keys, socket_folder))),
-        measure(SECCOMP, || only_thread().and_then(|()| restrict_system_calls())),
-    ]
+    if let Err(reason) = only_thread() {
+        return [LANDLOCK, SECCOMP].map(|name| (name.to_owned(), Err(reason.to_string()))).into();
+    }
+    vec![measure(LANDLOCK, || restrict_files(keys, socket_folder)), measure(SECCOMP, restrict_system_calls)]
 }
 
 /// Logs what is not in force.
@@ -89,7 +89,7 @@ fn lock_memory() -> Result<(), Failure> {
 /// The sandbox would not hold for threads that were started before.
 #[cfg(not(test))]
 fn only_thread() -> Result<(), Failure> {
-    match std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) {
+    match std::fs::read_dir("/proc/self/task")?.count() {
         1 => Ok(()),
         count => Err(format!("{count} threads run already, of which it would hold one").into()),
     }
