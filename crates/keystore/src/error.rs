@@ -59,6 +59,12 @@ impl Error {
             Self::Exists { key } => {
                 format!("choose another name, or `enclasp key delete {key}` first")
             }
+            Self::Locked { key, .. } if key.starts_with("tpm:") => {
+                "wait, or let the TPM's administrator end it: `tpm2_dictionarylockout --clear-lockout`".into()
+            }
+            Self::Locked { key, .. } if key.starts_with("pkcs11:") => {
+                "the token's own tool sets or unblocks its PIN, with the SO PIN or PUK".into()
+            }
             Self::Locked { .. } => {
                 "restart the agent with the passphrase: `enclasp agent --passphrase-file FILE`".into()
             }
@@ -75,6 +81,14 @@ impl Error {
             Self::PublicKey { .. } => "P-256, P-384 and Ed25519 keys are supported".into(),
             Self::PrivateKey { .. } => "the key must be PKCS#8, of type P-256, P-384 or Ed25519".into(),
             Self::Uri { .. } => "a key URI looks like soft:name=web".into(),
+            Self::Unavailable { at, .. } if at.starts_with("tpm:") => {
+                "`ls -l /dev/tpmrm0` shows whether there is a TPM 2.0 and who may use it; on most systems its \
+                 users are in the group `tss`"
+                    .into()
+            }
+            Self::Unavailable { at, .. } if at.starts_with("pkcs11:") => {
+                "check that the token is plugged in, and that `module-path` names its PKCS#11 module".into()
+            }
             Self::Unavailable { .. } => {
                 "`enclasp agent` starts the agent; its log says why it stopped".into()
             }

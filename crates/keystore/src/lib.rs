@@ -29,6 +29,8 @@ mod proofs;
 mod prove;
 #[cfg(feature = "aws-lc")]
 pub mod soft;
+#[cfg(all(unix, feature = "tpm"))]
+pub mod tpm;
 mod verify;
 
 pub use algorithm::{Algorithm, Hash, Scheme};
