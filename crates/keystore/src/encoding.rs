@@ -2,12 +2,12 @@
 //!
 //! Hardware speaks in plain numbers (`r ‖ s`, a point, a modulus); everything else in DER.
 
-use der::asn1::{AnyRef, BitStringRef, UintRef};
+use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
 use der::{Decode, Encode, Sequence};
 use spki::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use crate::algorithm::{ID_EC_PUBLIC_KEY, ID_ED25519, RSA_ENCRYPTION, SECP256R1, SECP384R1};
-use crate::{Algorithm, Error, Result};
+use crate::{Algorithm, Error, Hash, Result};
 
 /// `Ecdsa-Sig-Value` (RFC 3279 §2.2.3).
 #[derive(Sequence)]
@@ -21,6 +21,13 @@ struct EcdsaSignature<'a> {
 struct RsaPublicKey<'a> {
     modulus: UintRef<'a>,
     exponent: UintRef<'a>,
+}
+
+/// `DigestInfo` (RFC 8017 appendix A.2.4).
+#[derive(Sequence)]
+struct DigestInfo<'a> {
+    algorithm: AlgorithmIdentifier<AnyRef<'a>>,
+    digest: &'a OctetStringRef,
 }
 
 /// The DER `Ecdsa-Sig-Value` of the big-endian integers `r` and `s`, in as few bytes as DER
@@ -93,8 +100,25 @@ pub fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>> {
     spki(RSA_ENCRYPTION, Some(AnyRef::NULL), &key)
 }
 
+/// The DER `DigestInfo` of a digest, which is what a bare RSASSA-PKCS1-v1_5 primitive signs (RFC
+/// 8017 §9.2).
+///
+/// # Errors
+/// [`Error::PublicKey`] if it cannot be encoded.
+pub fn digest_info(hash: Hash, digest: &[u8]) -> Result<Vec<u8>> {
+    let oid = ObjectIdentifier::new_unwrap(match hash {
+        Hash::Sha256 => "2.16.840.1.101.3.4.2.1",
+        Hash::Sha384 => "2.16.840.1.101.3.4.2.2",
+        Hash::Sha512 => "2.16.840.1.101.3.4.2.3",
+    });
+    let algorithm = AlgorithmIdentifier { oid, parameters: Some(AnyRef::NULL) };
+    OctetStringRef::new(digest)
+        .and_then(|digest| DigestInfo { algorithm, digest }.to_der())
+        .map_err(|e| not_encodable(&e))
+}
+
 /// Encodes, and checks by reading it back that what was encoded is a key that we know.
-fn spki(oid: spki::ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<Vec<u8>> {
+fn spki(oid: ObjectIdentifier, parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<Vec<u8>> {
     let encoded = BitStringRef::from_bytes(key)
         .and_then(|subject_public_key| {
             let algorithm = AlgorithmIdentifier { oid, parameters };

@@ -49,6 +49,9 @@ pub enum Error {
     /// The other end of the agent's socket does not follow the protocol.
     #[error("the agent's protocol was not followed: {reason}")]
     Protocol { reason: String },
+    /// A URI must name one token and one key.
+    #[error("`{key}` could be any of: {}", matches.join(", "))]
+    Ambiguous { key: String, matches: Vec<String> },
 }
 
 impl Error {
@@ -96,6 +99,7 @@ impl Error {
             Self::Protocol { .. } => {
                 "the agent and this program differ in version: stop the agent and try again".into()
             }
+            Self::Ambiguous { .. } => "add attributes until only one fits: `serial`, `object` or `id`".into(),
         })
     }
 }

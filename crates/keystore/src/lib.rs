@@ -24,6 +24,8 @@ mod uri;
 pub mod agent;
 #[cfg(feature = "aws-lc")]
 pub mod conformance;
+#[cfg(all(unix, feature = "pkcs11"))]
+pub mod pkcs11;
 #[cfg(all(unix, feature = "aws-lc"))]
 mod proofs;
 mod prove;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ struct Record {
     #[serde(with = "hexadecimal")]
     spki: Vec<u8>,
     proved: BTreeSet<Scheme>,
+    /// When the first of them was recorded.
+    since: SystemTime,
 }
 
 impl ProofStore {
@@ -47,20 +50,16 @@ impl ProofStore {
     /// # Errors
     /// [`Error::Storage`], also if the record is damaged or speaks of another key.
     pub fn proved(&self, spki: &[u8]) -> Result<BTreeSet<Scheme>> {
-        let path = self.path(spki);
-        let Some(bytes) = durable::read(&path, MAX_RECORD)? else {
-            return Ok(BTreeSet::new());
-        };
-        let damaged = |reason: String| Error::Storage {
-            operation: "use the proofs in".into(),
-            path: path.display().to_string(),
-            reason: format!("{reason}; without the file the key is proved anew"),
-        };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        if record.spki != spki {
-            return Err(damaged("it speaks of another key".into()));
-        }
-        Ok(record.proved)
+        Ok(self.read(spki)?.map(|record| record.proved).unwrap_or_default())
+    }
+
+    /// When the first proof of the key was recorded: as near as we get to when a key was made, where
+    /// the hardware does not say.
+    ///
+    /// # Errors
+    /// As [`proved`](Self::proved).
+    pub fn since(&self, spki: &[u8]) -> Result<Option<SystemTime>> {
+        Ok(self.read(spki)?.map(|record| record.since))
     }
 
     /// Adds `schemes` to what is recorded for the key. It is durable when this returns.
@@ -69,14 +68,17 @@ impl ProofStore {
     /// As [`proved`](Self::proved).
     pub fn record(&self, spki: &[u8], schemes: &[Scheme]) -> Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut proved = self.proved(spki)?;
-        let before = proved.len();
-        proved.extend(schemes);
-        if proved.len() == before {
+        let mut record = self.read(spki)?.unwrap_or_else(|| Record {
+            spki: spki.to_vec(),
+            proved: BTreeSet::new(),
+            since: SystemTime::now(),
+        });
+        let before = record.proved.len();
+        record.proved.extend(schemes);
+        if record.proved.len() == before {
             return Ok(());
         }
         let path = self.path(spki);
-        let record = Record { spki: spki.to_vec(), proved };
         let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::Storage {
             operation: "encode".into(),
             path: path.display().to_string(),
@@ -91,6 +93,23 @@ impl ProofStore {
     /// [`Error::Storage`].
     pub fn forget(&self, spki: &[u8]) -> Result<()> {
         durable::remove(&self.path(spki)).map(|_| ())
+    }
+
+    fn read(&self, spki: &[u8]) -> Result<Option<Record>> {
+        let path = self.path(spki);
+        let Some(bytes) = durable::read(&path, MAX_RECORD)? else {
+            return Ok(None);
+        };
+        let damaged = |reason: String| Error::Storage {
+            operation: "use the proofs in".into(),
+            path: path.display().to_string(),
+            reason: format!("{reason}; without the file the key is proved anew"),
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+        if record.spki != spki {
+            return Err(damaged("it speaks of another key".into()));
+        }
+        Ok(Some(record))
     }
 
     fn path(&self, spki: &[u8]) -> PathBuf {
@@ -128,6 +147,7 @@ mod tests {
         let again = ProofStore::open(folder.path()).unwrap();
         let both = BTreeSet::from([Scheme::RsaPssSha256, Scheme::RsaPkcs1Sha256]);
         assert_eq!(again.proved(b"key").unwrap(), both);
+        assert!(again.since(b"key").unwrap().unwrap() <= SystemTime::now());
         again.forget(b"key").unwrap();
         again.forget(b"key").unwrap();
         assert_eq!(store.proved(b"key").unwrap(), BTreeSet::new());

@@ -1,7 +1,8 @@
 //! Key URIs: the names of keys, in the form of RFC 7512.
 //!
 //! `soft:name=web`, `tpm:name=web;hierarchy=owner`, `pkcs11:token=t;object=web?pin-source=file:/p`.
-//! Attributes are percent-encoded (RFC 3986 §2.1). `pin-value` is refused: a PIN in a name ends up
+//! Attributes are percent-encoded (RFC 3986 §2.1); a PKCS#11 `id` is bytes, all others are UTF-8.
+//! Vendor attributes of PKCS#11 (`x-…`) are kept and mean nothing to us. `pin-value` is refused: a PIN in a name ends up
 //! in shell histories and logs.
 
 use std::fmt;
@@ -60,6 +61,13 @@ pub struct KeyUri {
 /// A URI longer than this is refused unread.
 const MAX_LENGTH: usize = 4096;
 
+/// What tells a PKCS#11 key from others (RFC 7512 §2.3).
+const PKCS11_PATH: [&str; 8] =
+    ["token", "manufacturer", "model", "serial", "slot-id", "object", "id", "type"];
+
+/// How to get at it (RFC 7512 §2.4).
+const PKCS11_QUERY: [&str; 2] = ["module-path", "pin-source"];
+
 /// The longest name of a soft or TPM key, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -82,12 +90,27 @@ impl KeyUri {
         format!("tpm:name={}{tcti}", encoded(name)).parse()
     }
 
+    /// `pkcs11:…` with these path attributes, the CKA_ID if any, and the path of the module.
+    #[cfg(feature = "pkcs11")]
+    pub(crate) fn pkcs11(path: Vec<(&str, String)>, id: Option<&[u8]>, module: &std::path::Path) -> Self {
+        let mut path: Vec<_> = path.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        path.extend(id.map(|id| ("id".to_owned(), one_char_per_byte(id))));
+        let module = module.to_str().map(|module| ("module-path".to_owned(), module.to_owned()));
+        Self { kind: KeystoreKind::Pkcs11, path, query: module.into_iter().collect() }
+    }
+
+    /// The bytes of a PKCS#11 `id` (CKA_ID), which are no text.
+    pub fn id(&self) -> Option<Vec<u8>> {
+        // Each char stands for one byte.
+        self.attribute("id").map(|id| id.chars().map(|c| c as u8).collect())
+    }
+
     /// Which keystore the key is in.
     pub fn kind(&self) -> KeystoreKind {
         self.kind
     }
 
-    /// A path attribute, decoded: `attribute("token")`.
+    /// A path attribute, decoded: `attribute("token")`. See [`id`](Self::id) for `id`.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         find(&self.path, name)
     }
@@ -160,18 +183,24 @@ impl FromStr for KeyUri {
             KeystoreKind::Tpm => &["name", "tcti", "hierarchy", "handle", "file"],
             KeystoreKind::Apple => &["label", "presence"],
             KeystoreKind::Windows => &["name", "provider"],
-            KeystoreKind::Pkcs11 => &[],
+            KeystoreKind::Pkcs11 => &PKCS11_PATH,
         };
-        if !known.is_empty() {
-            if let Some((unknown, _)) = path.iter().find(|(key, _)| !known.contains(&key.as_str())) {
-                return Err(error(format!(
-                    "a {kind} key has no attribute `{unknown}` (it has {})",
-                    known.join(", ")
-                )));
+        let is_vendors = |key: &str| kind == KeystoreKind::Pkcs11 && key.starts_with("x-");
+        let is_unknown = |key: &str, known: &[&str]| !known.contains(&key) && !is_vendors(key);
+        if let Some((unknown, _)) = path.iter().find(|(key, _)| is_unknown(key, known)) {
+            let known = known.join(", ");
+            return Err(error(format!("a {kind} key has no attribute `{unknown}` (it has {known})")));
+        }
+        if kind == KeystoreKind::Pkcs11 {
+            if let Some((unknown, _)) = query.iter().find(|(key, _)| is_unknown(key, &PKCS11_QUERY)) {
+                let known = PKCS11_QUERY.join(", ");
+                return Err(error(format!("after `?`, `{unknown}` is not known (but {known} are)")));
             }
-            if !query.is_empty() {
-                return Err(error(format!("a {kind} key takes nothing after `?`")));
+            if let Some(other) = find(&path, "type").filter(|value| *value != "private") {
+                return Err(error(format!("`type={other}` is no private key")));
             }
+        } else if !query.is_empty() {
+            return Err(error(format!("a {kind} key takes nothing after `?`")));
         }
         match (kind, find(&path, "name")) {
             (KeystoreKind::Soft, name) => check_name(name.unwrap_or("")).map_err(error)?,
@@ -207,12 +236,21 @@ fn attributes(text: &str, separator: char) -> std::result::Result<Vec<(String, S
         if find(&found, key).is_some() {
             return Err(format!("`{key}` is given twice"));
         }
-        found.push((key.to_owned(), decode(value)?));
+        let bytes = decode(value)?;
+        let value = match key {
+            "id" => one_char_per_byte(&bytes),
+            _ => String::from_utf8(bytes).map_err(|_| format!("`{value}` is not UTF-8 when decoded"))?,
+        };
+        found.push((key.to_owned(), value));
     }
     Ok(found)
 }
 
-fn decode(value: &str) -> std::result::Result<String, String> {
+fn one_char_per_byte(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+fn decode(value: &str) -> std::result::Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {
@@ -226,7 +264,7 @@ fn decode(value: &str) -> std::result::Result<String, String> {
             _ => return Err(format!("`{value}` has a `%` without two hexadecimal digits")),
         }
     }
-    String::from_utf8(bytes).map_err(|_| format!("`{value}` is not UTF-8 when decoded"))
+    Ok(bytes)
 }
 
 struct Encoded<'a> {
@@ -256,7 +294,12 @@ impl fmt::Display for KeyUri {
         write!(f, "{}:", self.kind)?;
         for (i, (key, text)) in self.path.iter().enumerate() {
             let separator = if i == 0 { "" } else { ";" };
-            write!(f, "{separator}{key}={}", Encoded { text, query: false })?;
+            if key == "id" {
+                write!(f, "{separator}{key}=")?;
+                text.chars().try_for_each(|c| write!(f, "%{:02X}", c as u8))?;
+            } else {
+                write!(f, "{separator}{key}={}", Encoded { text, query: false })?;
+            }
         }
         for (i, (key, text)) in self.query.iter().enumerate() {
             let separator = if i == 0 { "?" } else { "&" };
@@ -306,6 +349,9 @@ mod tests {
             ("tpm:name=a/b", "letters"),
             ("pkcs11:object=%FF", "UTF-8"),
             ("pkcs11:object=a?pin-value=1234", "pin-source"),
+            ("pkcs11:objekt=a", "it has token, manufacturer"),
+            ("pkcs11:object=a;type=cert", "no private key"),
+            ("pkcs11:object=a?module-name=p11", "module-path"),
         ] {
             let error = text.parse::<KeyUri>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
@@ -343,6 +389,10 @@ mod tests {
         let uri: KeyUri = "pkcs11:token=my%20token;object=a%3Bb".parse().unwrap();
         assert_eq!(uri.attribute("token"), Some("my token"));
         assert_eq!(uri.attribute("object"), Some("a;b"));
+        let uri: KeyUri = "pkcs11:id=%ff%00a;x-vendor=1".parse().unwrap();
+        assert_eq!(uri.id(), Some(vec![0xff, 0, b'a']));
+        assert_eq!(uri.to_string(), "pkcs11:id=%FF%00%61;x-vendor=1");
+        assert_eq!(uri.to_string().parse::<KeyUri>().unwrap(), uri);
         assert_eq!(KeyUri::soft("web").unwrap().to_string(), "soft:name=web");
     }
 }

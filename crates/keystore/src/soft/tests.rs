@@ -105,7 +105,10 @@ fn a_key_that_asks_is_never_asked_just_to_find_out() {
     let questions = Arc::<AtomicUsize>::default();
     let keystore =
         SoftKeystore::open(folder.path(), &Protection::KeyFile, Answer(true, questions.clone())).unwrap();
-    let spec = KeySpec { policy: Policy { presence: Presence::Confirm, ..Policy::default() }, ..KeySpec::new(uri("web")) };
+    let spec = KeySpec {
+        policy: Policy { presence: Presence::Confirm, ..Policy::default() },
+        ..KeySpec::new(uri("web"))
+    };
     let key = keystore.create(&spec).unwrap();
     assert_eq!(questions.load(Ordering::Relaxed), 0);
     assert!(key.info().capabilities.proved.is_empty());
