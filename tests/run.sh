@@ -12,7 +12,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export CARGO_TERM_PROGRESS_WHEN="${CARGO_TERM_PROGRESS_WHEN:-never}"
 # nginx is where only root's PATH leads.
-PATH="$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
+PATH="$PATH:/usr/sbin:/sbin:${HOME:-/root}/.cargo/bin"
 
 say() {
     printf '\n== %s\n' "$*"

@@ -1,6 +1,10 @@
 //! An authority of ours, and what it certifies: identities of ours and certificates for peers.
 
+use serde_json::Value;
+
 use super::home::Home;
+use super::net::free_port;
+use super::process::Running;
 
 /// The types of key that scenarios go through.
 pub(crate) const ALGORITHMS: [&str; 3] = ["p256", "p384", "ed25519"];
@@ -17,6 +21,41 @@ impl Home {
         let home = Self::new();
         home.enclasp("ca init --dir ca --name Acme").succeeds();
         home
+    }
+
+    /// The same, serving: the home, the server, and its port.
+    pub(crate) fn with_serving_authority() -> (Self, Running, u16) {
+        let home = Self::new();
+        let port = free_port();
+        home.authority("ca", port);
+        let server = home.serve("ca", port);
+        (home, server, port)
+    }
+
+    /// An authority Acme in `folder`, to be served on `port`.
+    pub(crate) fn authority(&self, folder: &str, port: u16) {
+        self.enclasp(&format!("ca init --dir {folder} --name Acme --url https://127.0.0.1:{port}"))
+            .succeeds();
+    }
+
+    /// Serves the authority in `folder`.
+    pub(crate) fn serve(&self, folder: &str, port: u16) -> Running {
+        let server = self.start(&format!("ca serve --dir {folder} --listen 127.0.0.1:{port}"));
+        server.stderr.wait_for("listening on ");
+        server
+    }
+
+    /// A token of the authority in `ca` for `names`; it is in the file `token`, too.
+    pub(crate) fn token(&self, names: &str) -> String {
+        let token = self.enclasp(&format!("ca token --dir ca {names}")).succeeds().text();
+        self.write("token", &token);
+        token.trim().to_owned()
+    }
+
+    /// What the authority in `ca` has issued.
+    pub(crate) fn issued(&self) -> Vec<Value> {
+        let listed = self.enclasp("ca list --dir ca --json").succeeds().json();
+        listed.as_array().expect("a list").clone()
     }
 
     /// An identity `name` of ours: key, request, certificate by our authority, import.

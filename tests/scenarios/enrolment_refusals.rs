@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::harness::{Home, Running, eventually, free_port};
+use crate::harness::{Home, eventually, free_port};
 
 #[test]
 fn the_token_was_spent_for_another_key() {
-    let (home, _authority) = serving();
-    token(&home, "--cn laptop-17");
+    let (home, _authority, _) = Home::with_serving_authority();
+    home.token("--cn laptop-17");
     home.enclasp("enroll --token-file token --identity first").succeeds();
     home.enclasp("enroll --token-file token --identity second")
         .fails(1)
@@ -15,13 +15,13 @@ fn the_token_was_spent_for_another_key() {
         .says("hint: ask for a new token");
     let identities = home.enclasp("identity list --json").succeeds().json();
     assert_eq!(identities.as_array().map(Vec::len), Some(1));
-    assert_eq!(issued(&home), 1);
+    assert_eq!(certificates(&home), 1);
 }
 
 #[test]
 fn the_identity_exists() {
-    let (home, _authority) = serving();
-    token(&home, "--cn laptop-17");
+    let (home, _authority, _) = Home::with_serving_authority();
+    home.token("--cn laptop-17");
     home.enclasp("enroll --token-file token --identity laptop").succeeds();
     let before = home.enclasp("identity show laptop --json").succeeds().text();
     for _ in 0..2 {
@@ -29,16 +29,16 @@ fn the_identity_exists() {
             .fails(1)
             .says("error: there is an identity `laptop` already")
             .says("enclasp identity delete laptop");
-        token(&home, "--cn laptop-17");
+        home.token("--cn laptop-17");
     }
     assert_eq!(home.enclasp("identity show laptop --json").succeeds().text(), before);
-    assert_eq!(issued(&home), 1);
+    assert_eq!(certificates(&home), 1);
 }
 
 #[test]
 fn the_token_expired() {
-    let (home, _authority) = serving();
-    token(&home, "--cn laptop-17 --ttl 1s");
+    let (home, _authority, _) = Home::with_serving_authority();
+    home.token("--cn laptop-17 --ttl 1s");
     eventually("the token expires", || {
         let done = home.enclasp("enroll --token-file token --identity laptop");
         // A key was made for it if it was still good; that is another scenario.
@@ -55,8 +55,8 @@ fn the_token_expired() {
 
 #[test]
 fn the_token_is_damaged() {
-    let (home, _authority) = serving();
-    let text = token(&home, "--cn laptop-17");
+    let (home, _authority, _) = Home::with_serving_authority();
+    let text = home.token("--cn laptop-17");
     let cut = &text[..text.len() - 10];
     let other = format!("ey{}", &text[2..]);
     for damaged in [cut, &other, "", "secret", "\u{0}"] {
@@ -78,19 +78,17 @@ fn the_token_is_damaged() {
 fn another_authority_answers_at_that_address() {
     let port = free_port();
     let home = Home::new();
-    home.enclasp(&format!("ca init --dir ca --name Acme --url https://127.0.0.1:{port}")).succeeds();
-    home.enclasp(&format!("ca init --dir evil --name Acme --url https://127.0.0.1:{port}")).succeeds();
-    token(&home, "--cn laptop-17");
-    let evil = home.start(&format!("ca serve --dir evil --listen 127.0.0.1:{port}"));
-    evil.stderr.wait_for("listening on ");
+    home.authority("ca", port);
+    home.authority("evil", port);
+    home.token("--cn laptop-17");
+    let evil = home.serve("evil", port);
     home.enclasp("enroll --token-file token --identity laptop")
         .fails(1)
         .says("is not the authority that made this token")
         .says("hint: something else answers at that address");
     drop(evil);
     // The token went to nobody, and is good for the right one.
-    let authority = home.start(&format!("ca serve --dir ca --listen 127.0.0.1:{port}"));
-    authority.stderr.wait_for("listening on ");
+    let _authority = home.serve("ca", port);
     home.enclasp("enroll --token-file token --identity laptop").succeeds();
 }
 
@@ -98,35 +96,17 @@ fn another_authority_answers_at_that_address() {
 fn nobody_answers_at_that_address() {
     let home = Home::new();
     let port = free_port();
-    home.enclasp(&format!("ca init --dir ca --name Acme --url https://127.0.0.1:{port}")).succeeds();
-    token(&home, "--cn laptop-17");
+    home.authority("ca", port);
+    home.token("--cn laptop-17");
     home.enclasp("enroll --token-file token --identity laptop")
         .fails(1)
         .says(&format!("error: cannot reach the authority at https://127.0.0.1:{port}"))
         .says("hint: is `enclasp ca serve` running there?");
-    let authority = home.start(&format!("ca serve --dir ca --listen 127.0.0.1:{port}"));
-    authority.stderr.wait_for("listening on ");
+    let _authority = home.serve("ca", port);
     home.enclasp("enroll --token-file token --identity laptop").succeeds();
 }
 
-fn serving() -> (Home, Running) {
-    let port = free_port();
-    let home = Home::new();
-    home.enclasp(&format!("ca init --dir ca --name Acme --url https://127.0.0.1:{port}")).succeeds();
-    let authority = home.start(&format!("ca serve --dir ca --listen 127.0.0.1:{port}"));
-    authority.stderr.wait_for("listening on ");
-    (home, authority)
-}
-
-/// A new token in the file `token`.
-fn token(home: &Home, names: &str) -> String {
-    let done = home.enclasp(&format!("ca token --dir ca {names}")).succeeds();
-    home.write("token", &done.stdout);
-    done.text().trim().to_owned()
-}
-
 /// How many certificates devices got.
-fn issued(home: &Home) -> usize {
-    let listed = home.enclasp("ca list --dir ca --json").succeeds().json();
-    listed.as_array().expect("a list").iter().filter(|one| one["issued_by"] == "token").count()
+fn certificates(home: &Home) -> usize {
+    home.issued().iter().filter(|one| one["issued_by"] == "token").count()
 }

@@ -43,5 +43,6 @@ fn build_examples() {
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--quiet", "--release", "--workspace", "--examples"]);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-    run(command).succeeds();
+    // However long it takes.
+    assert!(command.status().expect("cargo runs").success());
 }

@@ -1,23 +1,23 @@
 //! curl with an OpenSSL request, and strongSwan's `pki --est`, get certificates from `enclasp ca serve`.
 
-use crate::harness::{Home, Running, free_port, needs, run};
+use crate::harness::{Home, needs, run};
 
 #[test]
 fn curl() {
     if !needs(&["openssl", "curl"]) {
         return;
     }
-    let (home, _authority, port) = serving();
+    let (home, _authority, port) = Home::with_serving_authority();
     home.openssl("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout web.key -subj /CN=web -out web.csr");
     home.openssl("req -new -key web.key -subj /CN=other -out other.csr");
     for name in ["web", "other"] {
         home.openssl(&format!("req -in {name}.csr -outform DER -out {name}.der"));
         home.openssl(&format!("base64 -in {name}.der -out {name}.b64"));
     }
-    let token = home.enclasp("ca token --dir ca --cn web --san dns:web").succeeds().text();
+    let token = home.token("--cn web --san dns:web");
     let post = |csr: &str, token: &str| {
         // By a file, as secrets are no arguments.
-        home.write("curlrc", format!("user = \"anybody:{}\"\n", token.trim()));
+        home.write("curlrc", format!("user = \"anybody:{}\"\n", token));
         run(home.program(
             "curl",
             &format!(
@@ -42,28 +42,19 @@ fn strongswan() {
     if !needs(&["openssl", "pki"]) {
         return;
     }
-    let (home, _authority, port) = serving();
+    let (home, _authority, port) = Home::with_serving_authority();
     home.openssl("req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout web.key -subj /CN=web -outform DER -out web.der");
-    let token = home.enclasp("ca token --dir ca --cn web --san dns:web").succeeds().text();
+    let token = home.token("--cn web --san dns:web");
     // The tool takes the password nowhere else.
     let done = run(home.program(
         "pki",
         &format!(
             "--est --url https://127.0.0.1:{port} --in web.der --cacert ca/root.pem --cacert ca/issuing.pem \
              --userpass any:{} --interval 1 --maxpolltime 5 --outform pem",
-            token.trim()
+            token
         ),
     ))
     .succeeds();
     home.write("web.pem", done.stdout);
     home.openssl("verify -CAfile ca/root.pem -untrusted ca/issuing.pem web.pem");
-}
-
-fn serving() -> (Home, Running, u16) {
-    let port = free_port();
-    let home = Home::new();
-    home.enclasp(&format!("ca init --dir ca --name Acme --url https://127.0.0.1:{port}")).succeeds();
-    let authority = home.start(&format!("ca serve --dir ca --listen 127.0.0.1:{port}"));
-    authority.stderr.wait_for("listening on ");
-    (home, authority, port)
 }
