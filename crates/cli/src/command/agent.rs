@@ -74,14 +74,11 @@ pub(crate) fn run(global: &Global, agent: Agent) -> Outcome {
         require_sandbox: agent.require_sandbox,
         ..Config::new(socket, state.keys())
     };
-    enclasp_agent::run(config, |status| {
-        for (measure, outcome) in &status.protections {
-            if let Err(reason) = outcome {
-                output::warn(format_args!("the agent goes without {measure}: {reason}"));
-            }
-        }
-        output::note(format_args!("the agent listens on {}", state.socket().display()));
-    })?;
+    let listens = match &config.socket {
+        Socket::Path(path) => path.display().to_string(),
+        Socket::Systemd => "the socket of systemd".to_owned(),
+    };
+    enclasp_agent::run(config, |_| output::note(format_args!("the agent listens on {listens}")))?;
     Ok(())
 }
 
