@@ -2,12 +2,10 @@
 
 use std::error::Error;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-};
+use enclasp_benches::MESSAGE;
+use enclasp_benches::bare::{BareKey, BareProcess};
 use enclasp_benches::measure::{Subject, in_turns};
-use enclasp_benches::process::{Agent, Echo, played_a_role};
+use enclasp_benches::process::{Agent, played_a_role};
 use enclasp_benches::report::{Report, Settings};
 use enclasp_benches::ssh_agent::SshAgent;
 use enclasp_keystore::agent::{Request, Response, SignRequest, encode};
@@ -17,9 +15,6 @@ use enclasp_keystore::{
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// As long as what a TLS 1.3 CertificateVerify signs with SHA-384 (RFC 8446 §4.4.3).
-const MESSAGE: [u8; 146] = [b' '; 146];
 
 const REASON: &str = "TLS client authentication to db.internal:5432";
 
@@ -56,17 +51,18 @@ fn measure(algorithm: Algorithm, agent: &Agent, rounds: usize, report: &mut Repo
         |key: &dyn Key| drop(key.sign(scheme, Input::Message(&MESSAGE), &context).expect("a signature"));
     let in_process = || Subject::new("key in this process", || sign(&near));
     let through_agent = || Subject::new("key in the agent", || sign(&*far)).with_process(agent.pid());
-    let bare = bare(algorithm)?;
-    let echo = echo(&near, scheme, &context)?;
+    let bare = BareKey::generate(algorithm)?;
+    let (request, response) = lengths(&near, scheme, &context)?;
+    let silent = BareProcess::start(request, response, None)?;
+    let signing = BareProcess::start(request, response, Some(algorithm))?;
+    let ask = |process: &BareProcess| process.ask().expect("an answer");
     let ssh_agent = SshAgent::start(algorithm);
     let mut subjects = vec![
         in_process(),
         through_agent(),
-        Subject::new("limit: aws-lc-rs alone", bare),
-        Subject::new("limit: question and answer over a Unix socket, unsigned", || {
-            echo.ask().expect("an echo")
-        })
-        .with_process(echo.pid()),
+        Subject::new("limit: aws-lc-rs alone", || bare.sign()),
+        Subject::new("limit: aws-lc-rs behind a Unix socket", || ask(&signing)).with_process(signing.pid()),
+        Subject::new("limit: the Unix socket, unsigned", || ask(&silent)).with_process(silent.pid()),
     ];
     match &ssh_agent {
         Ok(ssh_agent) => subjects.push(
@@ -94,43 +90,14 @@ fn measure(algorithm: Algorithm, agent: &Agent, rounds: usize, report: &mut Repo
     Ok(())
 }
 
-/// The signature as the library makes it, with nothing around it.
-fn bare(algorithm: Algorithm) -> Outcome<Box<dyn Fn() + Sync>> {
-    let random = SystemRandom::new();
-    Ok(match algorithm {
-        Algorithm::Ed25519 => {
-            let pair = Ed25519KeyPair::generate()?;
-            Box::new(move || {
-                pair.sign(&MESSAGE);
-            })
-        }
-        _ => {
-            let kind = match algorithm {
-                Algorithm::P384 => &ECDSA_P384_SHA384_ASN1_SIGNING,
-                _ => &ECDSA_P256_SHA256_ASN1_SIGNING,
-            };
-            let pair = EcdsaKeyPair::generate(kind)?;
-            Box::new(move || {
-                pair.sign(&random, &MESSAGE).expect("a signature");
-            })
-        }
-    })
-}
-
-/// A process that takes and gives as many bytes as the agent does for one signature.
-fn echo(key: &SoftKey, scheme: Scheme, context: &SignContext) -> Outcome<Echo> {
+/// How many bytes the agent takes and gives for one signature.
+fn lengths(key: &SoftKey, scheme: Scheme, context: &SignContext) -> Outcome<(usize, usize)> {
     let (uri, input) = (key.info().uri.to_string(), Input::Message(&MESSAGE));
-    let request = Request::Sign(SignRequest {
-        key: &uri,
-        scheme,
-        input,
-        reason: REASON,
-        timeout_ms: None,
-        requester: Requester::default(),
-    });
+    let requester = Requester::default();
+    let request = SignRequest { key: &uri, scheme, input, reason: REASON, timeout_ms: None, requester };
     let response = Response::Signature(key.sign(scheme, input, context)?.into_bytes());
     let (mut asked, mut answered) = (Vec::new(), Vec::new());
-    encode(1, &request, &mut asked)?;
+    encode(1, &Request::Sign(request), &mut asked)?;
     encode(1, &response, &mut answered)?;
-    Ok(Echo::start(asked.len(), answered.len())?)
+    Ok((asked.len(), answered.len()))
 }

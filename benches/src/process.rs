@@ -1,17 +1,15 @@
 //! The processes at the other end, each ended by its guard.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 use enclasp_agent::{Config, PROMPTER_COMMAND, Socket, prompter_main};
 use enclasp_keystore::agent::AgentKeystore;
 use tempfile::TempDir;
 
+use crate::bare::{self, BARE};
+
 const AGENT: &str = "play-agent";
-const ECHO: &str = "play-echo";
 
 /// Does what this program was run again for, if it was. Benches call it first.
 pub fn played_a_role() -> bool {
@@ -23,9 +21,8 @@ pub fn played_a_role() -> bool {
             let config = Config::new(Socket::Path(socket.into()), state);
             enclasp_agent::run(config, |_| println!("ready")).expect("the agent failed");
         }
-        [ECHO, request, response] => {
-            let length = |text: &str| text.parse().expect("not a length");
-            play_echo(length(request), length(response)).expect("the echo failed");
+        [BARE, request, response, algorithm] => {
+            bare::play(request, response, algorithm).expect("the bare process failed");
         }
         _ => return false,
     }
@@ -91,53 +88,4 @@ impl Agent {
     pub fn keystore(&self) -> AgentKeystore {
         AgentKeystore::new(&self.folder.path().join("socket"))
     }
-}
-
-/// A process that reads so many bytes from a Unix socket and answers with so many others: what a
-/// question to another process costs that does nothing.
-pub struct Echo {
-    guard: Guard,
-    stream: Mutex<UnixStream>,
-    request: usize,
-    response: usize,
-}
-
-impl Echo {
-    /// Starts one. The lengths are in bytes.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn start(request: usize, response: usize) -> io::Result<Self> {
-        let (near, far) = UnixStream::pair()?;
-        let child = Command::new(std::env::current_exe()?)
-            .args([ECHO, &request.to_string(), &response.to_string()])
-            .stdin(OwnedFd::from(far))
-            .spawn()?;
-        Ok(Self { guard: Guard::new(child), stream: Mutex::new(near), request, response })
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.guard.pid()
-    }
-
-    /// Asks once.
-    ///
-    /// # Errors
-    /// What the socket says.
-    pub fn ask(&self) -> io::Result<()> {
-        let mut buffer = [0; 4096];
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.write_all(&buffer[..self.request])?;
-        stream.read_exact(&mut buffer[..self.response])
-    }
-}
-
-fn play_echo(request: usize, response: usize) -> io::Result<()> {
-    let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut buffer = [0; 4096];
-    while stream.read_exact(&mut buffer[..request]).is_ok() {
-        stream.write_all(&buffer[..response])?;
-    }
-    Ok(())
 }

@@ -267,11 +267,11 @@ impl SignContext {
     /// # Errors
     /// [`Error::Cancelled`] or [`Error::Deadline`] if the signature is no longer wanted.
     pub fn check(&self, key: &KeyUri) -> Result<()> {
-        let (key, operation) = (key.to_string(), "sign with".to_owned());
+        let operation = || "sign with".to_owned();
         if self.cancel.is_cancelled() {
-            Err(Error::Cancelled { key, operation })
+            Err(Error::Cancelled { key: key.to_string(), operation: operation() })
         } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            Err(Error::Deadline { key, operation })
+            Err(Error::Deadline { key: key.to_string(), operation: operation() })
         } else {
             Ok(())
         }
