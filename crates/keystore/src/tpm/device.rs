@@ -8,15 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use tss_esapi::Context;
-use tss_esapi::attributes::SessionAttributesBuilder;
-use tss_esapi::constants::{SessionType, StartupType};
-use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::constants::StartupType;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
-use tss_esapi::structures::{Public, SymmetricDefinition};
+use tss_esapi::structures::Public;
 use tss_esapi::tcti_ldr::TctiNameConf;
 use tss_esapi::traits::{Marshall, UnMarshall};
 
-use super::failure::{Failure, Meaning, Outcome, is_not_started};
+use super::failure::{Failure, Meaning, Outcome, is_failed, is_not_started};
 use super::key_file::{contents, tpm2b};
 use super::link::{Kept, Link, STORAGE_ROOT, StorageRoot, create_primary, owner_auth, persistent};
 use super::public;
@@ -90,6 +88,11 @@ impl Tpm {
                     self.link = None;
                     repeat == Repeat::Harmless
                 }
+                Meaning::Other => {
+                    // Whatever it was, the next job begins anew.
+                    self.link = None;
+                    false
+                }
                 _ => false,
             };
             if !again || attempts == ATTEMPTS {
@@ -125,26 +128,11 @@ impl Tpm {
             }
             other => other?,
         };
-        let session = context.start_auth_session(
-            Some(storage_root.handle),
-            None,
-            None,
-            SessionType::Hmac,
-            SymmetricDefinition::AES_128_CFB,
-            HashingAlgorithm::Sha256,
-        )?;
-        let session = session.ok_or_else(|| self.unavailable("it started no session"))?;
-        let (attributes, mask) = SessionAttributesBuilder::new()
-            .with_continue_session(true)
-            .with_decrypt(true)
-            .with_encrypt(true)
-            .build();
-        context.tr_sess_set_attributes(session, attributes, mask)?;
         let managed = self.tcti.contains("tpmrm") || self.tcti.starts_with("tabrmd");
-        Link::new(context, storage_root, session, managed)
+        Link::new(context, storage_root, managed)
     }
 
-    /// The storage root key, made sure to be the one that it was: the session's salt is encrypted
+    /// The storage root key, made sure to be the one that it was: a session's salt is encrypted
     /// for it, so that somebody on the bus who passed for the TPM would learn every PIN.
     fn storage_root(&self, job: &Job, context: &mut Context) -> Outcome<StorageRoot> {
         let remembered = self.remembered()?;
@@ -212,7 +200,10 @@ impl Tpm {
             },
             Meaning::Stale => self.unavailable(&format!("handles that it gave out are gone: {error}")),
             Meaning::Lost => {
-                let reason = self.why_unreachable().unwrap_or_else(|| "nothing answers there".into());
+                let reason = self.why_unreachable().unwrap_or_else(|| match is_failed(error) {
+                    true => "it has failed, and takes no commands until it is reset".into(),
+                    false => "nothing answers there".into(),
+                });
                 self.unavailable(&reason)
             }
             Meaning::WrongAuth { counted } => {

@@ -59,6 +59,7 @@ impl Meaning {
         // Codes of the layers beneath, such as a refused connection, are none that a TPM has.
         let Some(code) = code.kind() else { return Self::Lost };
         match code {
+            Code::Failure => Self::Lost,
             Code::Retry
             | Code::Yielded
             | Code::Testing
@@ -104,5 +105,14 @@ impl Meaning {
 
 /// Whether the TPM has not been started since it was reset.
 pub(super) fn is_not_started(error: &tss_esapi::Error) -> bool {
-    matches!(error, tss_esapi::Error::Tss2Error(code) if code.kind() == Some(Code::Initialize))
+    is(error, Code::Initialize)
+}
+
+/// Whether the TPM found itself broken.
+pub(super) fn is_failed(error: &tss_esapi::Error) -> bool {
+    is(error, Code::Failure)
+}
+
+fn is(error: &tss_esapi::Error, wanted: Code) -> bool {
+    matches!(error, tss_esapi::Error::Tss2Error(code) if code.kind() == Some(wanted))
 }

@@ -3,7 +3,10 @@
 
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
 use der::pem::{self, LineEnding};
-use der::{Decode, Encode, Sequence};
+use der::{
+    Decode, DecodeValue, Encode, EncodeValue, ErrorKind, FixedTag, Header, Length, Reader, Sequence, Tag,
+    Writer,
+};
 use tss_esapi::structures::{Private, Public};
 use tss_esapi::traits::{Marshall, UnMarshall};
 
@@ -27,7 +30,7 @@ pub(super) struct KeyFile {
 struct TpmKey<'a> {
     key_type: ObjectIdentifier,
     #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
-    empty_auth: Option<bool>,
+    empty_auth: Option<Flag>,
     #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
     policy: Option<AnyRef<'a>>,
     #[asn1(context_specific = "2", tag_mode = "EXPLICIT", optional = "true")]
@@ -37,10 +40,39 @@ struct TpmKey<'a> {
     #[asn1(context_specific = "4", tag_mode = "EXPLICIT", optional = "true")]
     description: Option<AnyRef<'a>>,
     #[asn1(context_specific = "5", tag_mode = "EXPLICIT", optional = "true")]
-    rsa_parent: Option<bool>,
+    rsa_parent: Option<Flag>,
     parent: u32,
     public: &'a OctetStringRef,
     private: &'a OctetStringRef,
+}
+
+/// A BOOLEAN whose TRUE may be any octet but zero, as in BER: tpm2-openssl writes 1, not 255.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flag(bool);
+
+impl FixedTag for Flag {
+    const TAG: Tag = Tag::Boolean;
+}
+
+impl<'a> DecodeValue<'a> for Flag {
+    type Error = der::Error;
+
+    fn decode_value<R: Reader<'a>>(reader: &mut R, header: Header) -> der::Result<Self> {
+        if header.length() != Length::ONE {
+            return Err(reader.error(ErrorKind::Length { tag: Self::TAG }));
+        }
+        Ok(Self(reader.read_byte()? != 0))
+    }
+}
+
+impl EncodeValue for Flag {
+    fn value_len(&self) -> der::Result<Length> {
+        self.0.value_len()
+    }
+
+    fn encode_value(&self, writer: &mut impl Writer) -> der::Result<()> {
+        self.0.encode_value(writer)
+    }
 }
 
 impl KeyFile {
@@ -60,7 +92,7 @@ impl KeyFile {
         if key.policy.is_some() || key.auth_policy.is_some() {
             return Err("its key is used by a policy, which is not supported".into());
         }
-        if key.rsa_parent == Some(true) {
+        if key.rsa_parent == Some(Flag(true)) {
             return Err("its parent is an RSA storage key, which is not supported".into());
         }
         let part = |name: &str, bytes: &OctetStringRef| {
@@ -73,7 +105,8 @@ impl KeyFile {
             Public::unmarshall(&public).map_err(|e| format!("its public part cannot be read: {e}"))?;
         let private = Private::try_from(part("private", key.private)?)
             .map_err(|e| format!("its private part cannot be read: {e}"))?;
-        Ok(Self { empty_auth: key.empty_auth.unwrap_or(false), parent: key.parent, public, private })
+        let empty_auth = key.empty_auth == Some(Flag(true));
+        Ok(Self { empty_auth, parent: key.parent, public, private })
     }
 
     /// The PEM text, which [`from_pem`](Self::from_pem) reads.
@@ -86,7 +119,7 @@ impl KeyFile {
         let octets = |bytes| OctetStringRef::new(bytes).map_err(|e| e.to_string());
         let key = TpmKey {
             key_type: LOADABLE_KEY,
-            empty_auth: self.empty_auth.then_some(true),
+            empty_auth: self.empty_auth.then_some(Flag(true)),
             policy: None,
             secret: None,
             auth_policy: None,
@@ -136,7 +169,7 @@ mod tests {
         let cases = [
             (String::new(), "not PEM"),
             (good.replace(LABEL, "PRIVATE KEY"), "`PRIVATE KEY`"),
-            (pem(&[]), "not a TPM 2.0 key file"),
+            (pem(&[5, 0]), "not a TPM 2.0 key file"),
             (pem(&der[..der.len() - 1]), "not a TPM 2.0 key file"),
             // The last byte of the OID: id-importablekey.
             (pem(&replaced(&der, &[0x67, 0x81, 5, 10, 1, 3], &[0x67, 0x81, 5, 10, 1, 4])), "to import"),
@@ -150,6 +183,20 @@ mod tests {
         for (text, reason) in cases {
             let error = KeyFile::from_pem(text.as_bytes()).unwrap_err();
             assert!(error.contains(reason), "{error} should say {reason}");
+        }
+    }
+
+    #[test]
+    fn no_damage_makes_it_panic() {
+        let (_, der) = pem::decode_vec(sample().to_pem().unwrap().as_bytes()).unwrap();
+        let pem = |der: &[u8]| pem::encode_string(LABEL, LineEnding::LF, der).unwrap();
+        for at in 0..der.len() {
+            assert!(KeyFile::from_pem(pem(&der[..at]).as_bytes()).is_err());
+            for bit in 0..8 {
+                let mut damaged = der.clone();
+                damaged[at] ^= 1 << bit;
+                let _ = KeyFile::from_pem(pem(&damaged).as_bytes());
+            }
         }
     }
 

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use tss_esapi::Context;
-use tss_esapi::constants::{CapabilityType, PropertyTag, tss};
+use tss_esapi::attributes::SessionAttributesBuilder;
+use tss_esapi::constants::{CapabilityType, PropertyTag, SessionType, tss};
 use tss_esapi::handles::{KeyHandle, ObjectHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::dynamic_handles::Persistent;
 use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
-    Auth, CapabilityData, Digest, HashcheckTicket, Public, Signature, SignatureScheme,
+    Auth, CapabilityData, Digest, HashcheckTicket, Public, Signature, SignatureScheme, SymmetricDefinition,
 };
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
+use tss_esapi::{Context, WrapperErrorKind};
 
 use super::failure::{Failure, Meaning, Outcome, is_not_started};
 use super::key_file::KeyFile;
@@ -44,8 +46,8 @@ pub(super) enum Place {
 pub(super) struct Link {
     context: Context,
     storage_root: StorageRoot,
-    /// Salted with the storage root key; encrypts the first parameter both ways.
-    session: AuthSession,
+    /// The salted session, started when it is first needed.
+    session: Option<AuthSession>,
     /// The keys that are loaded, the one used last at the end.
     loaded: Vec<Loaded>,
     /// Whether a resource manager gives us slots of our own. Without one there are as few as three
@@ -82,13 +84,8 @@ struct Loaded {
 const LOADED: usize = 8;
 
 impl Link {
-    pub(super) fn new(
-        context: Context,
-        storage_root: StorageRoot,
-        session: AuthSession,
-        managed: bool,
-    ) -> Outcome<Self> {
-        let mut link = Self { context, storage_root, session, loaded: Vec::new(), managed };
+    pub(super) fn new(context: Context, storage_root: StorageRoot, managed: bool) -> Outcome<Self> {
+        let mut link = Self { context, storage_root, session: None, loaded: Vec::new(), managed };
         link.release_parent()?;
         Ok(link)
     }
@@ -97,8 +94,12 @@ impl Link {
     pub(super) fn create(&mut self, algorithm: Algorithm, pin: Option<&str>) -> Outcome<Option<KeyFile>> {
         let Some(template) = public::signing_key(algorithm, pin.is_some())? else { return Ok(None) };
         let auth = pin.map(auth_value).transpose()?;
+        // The session keeps the PIN from who listens, and the public key from who would change it.
+        let session = self.session()?;
         let parent = self.parent()?;
-        let made = self.encrypted(|context| context.create(parent, template, auth, None, None, None));
+        let made = self.context.execute_with_session(Some(session), |context| {
+            context.create(parent, template, auth, None, None, None)
+        });
         self.release_parent()?;
         let made = made?;
         let persistent = self.storage_root.kept == Kept::Persistent;
@@ -124,17 +125,17 @@ impl Link {
         }
         let (handle, persistent) = match &key.place {
             Place::File(file) => (self.load_file(file)?, None),
-            Place::Persistent(at) => {
-                let object = persistent(&mut self.context, *at)?;
-                (KeyHandle::from(object.ok_or_else(|| nothing_at(*at))?), Some(*at))
+            &Place::Persistent(at) => {
+                let spki = self.public_at(at)?.map(|public| public::spki(&public)).transpose()?;
+                if spki.is_some_and(|spki| spki != key.spki) {
+                    let reason = format!("the TPM holds another key at {at:#x} now");
+                    return Err(Error::PublicKey { reason }.into());
+                }
+                let object = persistent(&mut self.context, at)?;
+                (KeyHandle::from(object.ok_or_else(|| nothing_at(at))?), Some(at))
             }
         };
         self.loaded.push(Loaded { spki: key.spki.clone(), handle, persistent });
-        let (public, ..) = self.context.execute_without_session(|context| context.read_public(handle))?;
-        if public::spki(&public)? != key.spki {
-            self.unload_all();
-            return Err(Error::PublicKey { reason: "the TPM holds another key there now".into() }.into());
-        }
         Ok(handle)
     }
 
@@ -146,6 +147,9 @@ impl Link {
         digest: &[u8],
         pin: Option<&str>,
     ) -> Outcome<Signature> {
+        // Without a PIN there is nothing to hide, and the signature will be verified; a session
+        // would cost libtss2 3 some milliseconds.
+        let session = if pin.is_some() { self.session()? } else { AuthSession::Password };
         let handle = self.load(key)?;
         self.context.tr_set_auth(handle.into(), auth_value(pin.unwrap_or_default())?)?;
         let digest = Digest::try_from(digest)?;
@@ -155,7 +159,10 @@ impl Link {
             hierarchy: tss::TPM2_RH_NULL,
             digest: Default::default(),
         })?;
-        Ok(self.encrypted(|context| context.sign(handle, digest, scheme, ticket))?)
+        let signature = self
+            .context
+            .execute_with_session(Some(session), |context| context.sign(handle, digest, scheme, ticket));
+        Ok(signature?)
     }
 
     /// The public area of the key at a persistent handle, if there is one.
@@ -248,7 +255,8 @@ impl Link {
 
     fn load_under(&mut self, parent: KeyHandle, file: &KeyFile) -> Outcome<KeyHandle> {
         let (private, public) = (file.private.clone(), file.public.clone());
-        Ok(self.encrypted(|context| context.load(parent, private, public))?)
+        let loaded = without_auth(&mut self.context, |context| context.load(parent, private, public));
+        Ok(loaded?)
     }
 
     /// The handle of the storage root key, made again if it was flushed.
@@ -279,7 +287,7 @@ impl Link {
 
     fn evict_control(&mut self, job: &Job, object: ObjectHandle, at: u32) -> Outcome<ObjectHandle> {
         let at = Persistent::Persistent(PersistentTpmHandle::new(at)?);
-        self.encrypted(|context| context.evict_control(Provision::Owner, object, at))
+        without_auth(&mut self.context, |context| context.evict_control(Provision::Owner, object, at))
             .map_err(|error| owner_auth(job, error.into()))
     }
 
@@ -303,13 +311,40 @@ impl Link {
         }
     }
 
-    fn encrypted<T>(
-        &mut self,
-        command: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
-    ) -> tss_esapi::Result<T> {
-        let session = Some(self.session);
-        self.context.execute_with_session(session, command)
+    /// A session that is salted with the storage root key, so that only its TPM can take part, and
+    /// encrypts the first parameter both ways.
+    fn session(&mut self) -> Outcome<AuthSession> {
+        if let Some(session) = self.session {
+            return Ok(session);
+        }
+        let salt = self.parent()?;
+        let session = self.context.start_auth_session(
+            Some(salt),
+            None,
+            None,
+            SessionType::Hmac,
+            SymmetricDefinition::AES_128_CFB,
+            HashingAlgorithm::Sha256,
+        );
+        self.release_parent()?;
+        let session = session?.ok_or(tss_esapi::Error::WrapperError(WrapperErrorKind::WrongValueFromTpm))?;
+        self.session = Some(session);
+        let (attributes, mask) = SessionAttributesBuilder::new()
+            .with_continue_session(true)
+            .with_decrypt(true)
+            .with_encrypt(true)
+            .build();
+        self.context.tr_sess_set_attributes(session, attributes, mask)?;
+        Ok(session)
     }
+}
+
+/// Runs a command on an object without an auth value.
+fn without_auth<T>(
+    context: &mut Context,
+    command: impl FnOnce(&mut Context) -> tss_esapi::Result<T>,
+) -> tss_esapi::Result<T> {
+    context.execute_with_session(Some(AuthSession::Password), command)
 }
 
 fn auth_value(pin: &str) -> tss_esapi::Result<Auth> {
@@ -336,9 +371,8 @@ pub(super) fn create_primary(
     hierarchy: Hierarchy,
     template: Public,
 ) -> Outcome<(KeyHandle, Public)> {
-    let made = context.execute_with_session(Some(AuthSession::Password), |context| {
-        context.create_primary(hierarchy, template, None, None, None, None)
-    })?;
+    let made =
+        without_auth(context, |context| context.create_primary(hierarchy, template, None, None, None, None))?;
     Ok((made.key_handle, made.out_public))
 }
 

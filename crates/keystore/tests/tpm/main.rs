@@ -1,5 +1,6 @@
 //! The TPM keystore against software TPMs (swtpm), tpm2-tools and tpm2-openssl.
 
+mod odd_tpms;
 mod other_tools;
 mod pins;
 mod recovery;

@@ -103,7 +103,10 @@ fn key_files_go_both_ways_with_tpm2_openssl() {
     fs::write(theirs.path().join("spki.der"), &spki).unwrap();
     fs::write(theirs.path().join("message"), b"hello").unwrap();
     let key = folder.path().join("web.tss2.pem");
-    tpm.openssl(theirs.path(), &format!("dgst -sha256 -sign {} -out signature message", key.display()));
+    tpm.openssl(
+        theirs.path(),
+        &format!("pkeyutl -sign -rawin -digest sha256 -inkey {} -in message -out signature", key.display()),
+    );
     let verified = Command::new("openssl")
         .args([
             "dgst",

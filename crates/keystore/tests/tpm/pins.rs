@@ -122,7 +122,7 @@ fn nobody_there_is_a_refusal_that_costs_nothing() {
 fn somebody_on_the_bus_learns_no_pin() {
     const PIN: &str = "correct-horse-battery";
     let Some(tpm) = Swtpm::start() else { return };
-    let bus = Bus::to(&tpm);
+    let bus = Bus::to(&tpm, ());
     let folder = tempfile::tempdir().unwrap();
     let config = TpmConfig { tcti: bus.tcti(), folder: folder.path().to_owned() };
     let keystore = TpmKeystore::open(config.clone(), Person::who_says(&[PIN])).unwrap();

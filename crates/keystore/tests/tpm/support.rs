@@ -70,10 +70,6 @@ impl Swtpm {
         tcti(self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     pub(crate) fn keystore(&self, folder: &Path, pins: impl GivePin + 'static) -> Result<TpmKeystore> {
         TpmKeystore::open(TpmConfig { tcti: self.tcti(), folder: folder.to_owned() }, pins)
     }
@@ -134,10 +130,10 @@ pub(crate) fn installed(program: &str) -> bool {
 
 /// Whether tpm2-openssl is there.
 pub(crate) fn tpm2_openssl_installed() -> bool {
-    let found = Command::new("openssl")
-        .args(["list", "-providers", "-provider", "tpm2"])
-        .output()
-        .is_ok_and(|output| output.status.success());
+    // MODULESDIR: "/usr/lib/…/ossl-modules"
+    let output = Command::new("openssl").args(["version", "-m"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let found = text.split('"').nth(1).is_some_and(|folder| Path::new(folder).join("tpm2.so").exists());
     missing(found, "tpm2-openssl")
 }
 
@@ -210,14 +206,28 @@ pub(crate) fn sign_until(key: &dyn Key, scheme: Scheme, deadline: Option<Instant
     enclasp_keystore::verify(&key.info().spki, scheme, input, signature.as_ref())
 }
 
-/// Somebody on the bus: passes on what goes to a TPM and keeps a copy.
+/// Somebody on the bus: keeps a copy of what passes, and may answer in the TPM's place or change
+/// its answers.
 pub(crate) struct Bus {
     port: u16,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
+/// What may be done to a command and its answer.
+pub(crate) trait Meddle: Send + Sync + 'static {
+    /// An answer in the TPM's place.
+    fn answer(&self, _command: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Changes the TPM's answer.
+    fn change(&self, _command: &[u8], _answer: &mut [u8]) {}
+}
+
+impl Meddle for () {}
+
 impl Bus {
-    pub(crate) fn to(tpm: &Swtpm) -> Self {
+    pub(crate) fn to(tpm: &Swtpm, meddle: impl Meddle) -> Self {
         let (commands, control, port) = loop {
             let commands = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = commands.local_addr().unwrap().port();
@@ -225,17 +235,22 @@ impl Bus {
                 break (commands, control, port);
             }
         };
-        let seen = Arc::default();
-        for (listener, to) in [(commands, tpm.port()), (control, tpm.port() + 1)] {
-            let seen = Arc::clone(&seen);
-            thread::spawn(move || {
-                for from in listener.incoming().map_while(std::result::Result::ok) {
-                    let Ok(to) = TcpStream::connect(("127.0.0.1", to)) else { continue };
-                    pass(from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(&seen));
-                    pass(to, from, Arc::clone(&seen));
-                }
-            });
-        }
+        let seen = Arc::<Mutex<Vec<u8>>>::default();
+        let (to_commands, to_control, copy) = (tpm.port, tpm.port + 1, seen.clone());
+        thread::spawn(move || {
+            for client in commands.incoming().map_while(std::result::Result::ok) {
+                let tpm = TcpStream::connect(("127.0.0.1", to_commands)).unwrap();
+                // Until the client closes.
+                let _ = serve(client, tpm, &meddle, &copy);
+            }
+        });
+        thread::spawn(move || {
+            for client in control.incoming().map_while(std::result::Result::ok) {
+                let tpm = TcpStream::connect(("127.0.0.1", to_control)).unwrap();
+                pass(client.try_clone().unwrap(), tpm.try_clone().unwrap());
+                pass(tpm, client);
+            }
+        });
         Self { port, seen }
     }
 
@@ -248,15 +263,42 @@ impl Bus {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, seen: Arc<Mutex<Vec<u8>>>) {
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
-            seen.lock().unwrap().extend_from_slice(&buffer[..length]);
-            if to.write_all(&buffer[..length]).is_err() {
-                break;
+fn serve(
+    mut client: TcpStream,
+    mut tpm: TcpStream,
+    meddle: &impl Meddle,
+    seen: &Mutex<Vec<u8>>,
+) -> std::io::Result<()> {
+    loop {
+        let command = message(&mut client)?;
+        seen.lock().unwrap().extend_from_slice(&command);
+        let answer = match meddle.answer(&command) {
+            Some(answer) => answer,
+            None => {
+                tpm.write_all(&command)?;
+                let mut answer = message(&mut tpm)?;
+                seen.lock().unwrap().extend_from_slice(&answer);
+                meddle.change(&command, &mut answer);
+                answer
             }
-        }
+        };
+        client.write_all(&answer)?;
+    }
+}
+
+/// One command or answer: its length stands after the tag of two bytes.
+fn message(from: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut message = vec![0; 6];
+    from.read_exact(&mut message)?;
+    let length = u32::from_be_bytes(message[2..6].try_into().unwrap());
+    message.resize(length as usize, 0);
+    from.read_exact(&mut message[6..])?;
+    Ok(message)
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream) {
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
         let _ = to.shutdown(std::net::Shutdown::Write);
     });
 }
