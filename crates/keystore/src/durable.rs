@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::{Error, Result};
 
@@ -88,7 +89,8 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 }
 
 /// Makes a folder, and those above it, for its owner alone; checks that an existing one belongs to
-/// this user and takes away what others may do there.
+/// this user and takes away what others may do there. Half-written files that a crash left behind
+/// are removed.
 ///
 /// # Errors
 /// [`Error::Storage`].
@@ -106,7 +108,23 @@ pub fn private_folder(path: &Path) -> Result<()> {
     if metadata.mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
     }
+    sweep(path);
     Ok(())
+}
+
+/// Older than any write that is under way.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// Removes temporary files of writers that were killed. What cannot be removed harms nobody.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let temporary = name.to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".new"));
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if temporary && age().is_some_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// An unused name in the same folder: hidden, so that a listing by extension passes it over.
@@ -166,5 +184,25 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         private_folder(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let long_ago = std::time::SystemTime::now() - 2 * ABANDONED;
+        for (name, modified) in [
+            (".a.1-2-3.new", Some(long_ago)),
+            (".b.1-2-3.new", None),
+            ("c.new", Some(long_ago)),
+            (".d", Some(long_ago)),
+        ] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            modified.map(|time| file.set_modified(time).unwrap());
+        }
+        private_folder(folder.path()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".b.1-2-3.new", ".d", "c.new"]);
     }
 }
