@@ -104,7 +104,8 @@ impl FromStr for Algorithm {
             "p256" | "p-256" => Ok(Self::P256),
             "p384" | "p-384" => Ok(Self::P384),
             "ed25519" => Ok(Self::Ed25519),
-            _ => Err(format!("`{text}` is not one of p256, p384, ed25519")),
+            "rsa" => Ok(Self::Rsa),
+            _ => Err(format!("`{text}` is not one of p256, p384, ed25519, rsa")),
         }
     }
 }

@@ -70,7 +70,12 @@ impl Tpm {
         let mut attempts = 0;
         loop {
             job.check()?;
-            let error = match self.link(job).and_then(&mut command) {
+            let mut sent = false;
+            let result = self.link(job).and_then(|link| {
+                sent = true;
+                command(link)
+            });
+            let error = match result {
                 Ok(done) => return Ok(done),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Tpm(error)) => error,
@@ -86,7 +91,7 @@ impl Tpm {
                 }
                 Meaning::Lost => {
                     self.link = None;
-                    repeat == Repeat::Harmless
+                    !sent || repeat == Repeat::Harmless
                 }
                 Meaning::Other => {
                     // Whatever it was, the next job begins anew.

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use enclasp_keystore::tpm::{TpmConfig, TpmKeystore};
-use enclasp_keystore::{Algorithm, Error, KeySpec, Keystore, Scheme};
+use enclasp_keystore::{Algorithm, Error, KeySpec, Keystore, Policy, Scheme};
 
-use crate::support::{Bus, Meddle, Swtpm, nobody, sign, uri};
+use crate::support::{Bus, Meddle, Person, Swtpm, nobody, sign, uri};
 
 const SCHEME: Scheme = Scheme::EcdsaP256Sha256;
 
@@ -108,6 +108,37 @@ fn a_busy_tpm_is_asked_again() {
     warns.left.store(u32::MAX, Ordering::SeqCst);
     let error = sign(&*key, SCHEME).unwrap_err();
     assert!(matches!(error, Error::Busy { .. }), "{error}");
+}
+
+/// Hangs up on the first Sign commands, and counts them.
+struct HangsUp {
+    times: u32,
+    seen: AtomicU32,
+}
+
+impl Meddle for &'static HangsUp {
+    fn answer(&self, command: &[u8]) -> Option<Vec<u8>> {
+        (code(command) == SIGN && self.seen.fetch_add(1, Ordering::SeqCst) < self.times).then(Vec::new)
+    }
+}
+
+#[test]
+fn a_pin_is_not_tried_again_when_nobody_knows_whether_it_was_counted() {
+    let Some(tpm) = Swtpm::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let policy = Policy { pin: true, ..Policy::default() };
+    let spec = KeySpec { policy, ..KeySpec::new(uri("web")) };
+    tpm.keystore(folder.path(), Person::who_says(&["1"])).unwrap().create(&spec).unwrap();
+    let hangs_up: &HangsUp = Box::leak(Box::new(HangsUp { times: 1, seen: AtomicU32::new(0) }));
+    let bus = Bus::to(&tpm, hangs_up);
+    let config = TpmConfig { tcti: bus.tcti(), folder: folder.path().to_owned() };
+    let person = Person::who_says(&["1", "1"]);
+    let key = TpmKeystore::open(config, person.clone()).unwrap().open(&spec.uri).unwrap();
+    let error = sign(&*key, SCHEME).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert_eq!((hangs_up.seen.load(Ordering::SeqCst), person.asked()), (1, 1));
+    sign(&*key, SCHEME).unwrap();
+    assert_eq!(person.asked(), 2);
 }
 
 /// Changes a byte of each signature, or of each new key.
