@@ -100,10 +100,10 @@ impl Pkcs11Keystore {
                     1 => {}
                     _ => {
                         let found: Vec<Found> = keys.into_iter().flatten().collect();
-                        let matches =
-                            self.0.uris(token, false, &found).iter().map(KeyUri::to_string).collect();
-                        let key = caller.key.to_string();
-                        return Err(Error::Ambiguous { key, matches }.into());
+                        let with_serial = caller.key.attribute("serial").is_some();
+                        let uris = self.0.uris(token, with_serial, &found);
+                        let matches = uris.iter().map(KeyUri::to_string).collect();
+                        return Err(Error::Ambiguous { key: caller.key.to_string(), matches }.into());
                     }
                 }
                 act(token, &session, &keys.remove(0)?)
@@ -294,14 +294,16 @@ impl Shared {
         if caller.key.kind() != KeystoreKind::Pkcs11 {
             return Err(caller.unsupported("this keystore holds `pkcs11:` keys only".into()));
         }
-        match caller.key.query("module-path").map(Path::new) {
-            Some(path) if !path.canonicalize().is_ok_and(|path| path == self.module.path()) => Err(caller
-                .unsupported(format!(
-                    "this keystore is that of the module {}",
-                    self.module.path().display()
-                ))),
-            _ => Ok(()),
+        let other = caller
+            .key
+            .query("module-path")
+            .map(Path::new)
+            .filter(|path| !path.canonicalize().is_ok_and(|path| path == self.module.path()));
+        if other.is_some() {
+            let reason = format!("this keystore is that of the module {}", self.module.path().display());
+            return Err(caller.unsupported(reason));
         }
+        Ok(())
     }
 
     /// Does something with a token.

@@ -12,6 +12,8 @@ pub(super) type Attempt<T> = std::result::Result<T, Failure>;
 pub(super) enum Failure {
     /// The module said so.
     Module(ModuleError),
+    /// The module said so of a PIN. Whatever it said, the PIN may have been counted as a wrong one.
+    Pin(ModuleError),
     /// The token is in none of the module's slots.
     NoToken(Error),
     /// We said so; nothing is gained by trying again.
@@ -31,11 +33,20 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// The module's code, if it is one.
-    pub(super) fn code(&self) -> Option<RvError> {
-        match self {
-            Self::Module(ModuleError::Pkcs11(code, _)) => Some(*code),
-            _ => None,
+    /// The failure of a login. Only if the module had no session to check the PIN in may it be
+    /// given again: there are tokens that say CKR_GENERAL_ERROR of a wrong one.
+    pub(super) fn of_login(error: ModuleError) -> Self {
+        use RvError::*;
+        match error {
+            ModuleError::Pkcs11(
+                SessionHandleInvalid
+                | SessionClosed
+                | DeviceRemoved
+                | TokenNotPresent
+                | CryptokiNotInitialized,
+                _,
+            ) => Self::Module(error),
+            _ => Self::Pin(error),
         }
     }
 
@@ -44,9 +55,9 @@ impl Failure {
     pub(super) fn is_stale(&self) -> bool {
         use RvError::*;
         matches!(self, Self::NoToken(_))
-            || self.code().is_some_and(|code| {
-                matches!(
-                    code,
+            || matches!(
+                self,
+                Self::Module(ModuleError::Pkcs11(
                     SessionHandleInvalid
                         | SessionClosed
                         | ObjectHandleInvalid
@@ -60,9 +71,10 @@ impl Failure {
                         | CryptokiNotInitialized
                         | OperationActive
                         | GeneralError
-                        | FunctionFailed
-                )
-            })
+                        | FunctionFailed,
+                    _,
+                ))
+            )
     }
 
     /// The failure of `operation` on the key `key`, at the token or module `device` (a URI).
@@ -70,7 +82,7 @@ impl Failure {
         use RvError::*;
         let error = match self {
             Self::NoToken(error) | Self::Ours(error) => return error,
-            Self::Module(error) => error,
+            Self::Module(error) | Self::Pin(error) => error,
         };
         let reason = describe(&error);
         let (key, operation) = (key.to_owned(), operation.to_owned());
@@ -171,5 +183,13 @@ mod tests {
         for code in [RvError::PinIncorrect, RvError::PinLocked, RvError::MechanismInvalid] {
             assert!(!failure(code).is_stale(), "{code:?}");
         }
+        // A PIN is not given again unless it cannot have been looked at.
+        let login = |code| Failure::of_login(ModuleError::Pkcs11(code, Function::Login));
+        for code in
+            [RvError::PinIncorrect, RvError::GeneralError, RvError::FunctionFailed, RvError::DeviceError]
+        {
+            assert!(!login(code).is_stale(), "{code:?}");
+        }
+        assert!(login(RvError::SessionHandleInvalid).is_stale());
     }
 }

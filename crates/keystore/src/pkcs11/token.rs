@@ -13,7 +13,7 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 
-use super::failure::Attempt;
+use super::failure::{Attempt, Failure};
 use super::{Caller, name};
 use crate::PinWanted;
 
@@ -63,8 +63,10 @@ pub(super) struct Token {
     pkcs11: Pkcs11,
     write_protected: bool,
     state: Mutex<State>,
-    /// Told when a session comes back and when a login is over.
-    changed: Condvar,
+    /// Told when a session comes back.
+    returned: Condvar,
+    /// Told when a login is over.
+    answered: Condvar,
 }
 
 struct State {
@@ -105,7 +107,8 @@ impl Token {
             pkcs11,
             write_protected: info.write_protected(),
             state: Mutex::new(State { idle: Vec::new(), open: 0, limit, login }),
-            changed: Condvar::new(),
+            returned: Condvar::new(),
+            answered: Condvar::new(),
         }
     }
 
@@ -117,7 +120,8 @@ impl Token {
     /// can be written to at all, since some tokens have only one session for everything.
     pub(super) fn session(&self, caller: &Caller<'_>) -> Attempt<Borrowed<'_>> {
         loop {
-            let mut state = self.wait(caller, |state| !state.idle.is_empty() || state.open < state.limit)?;
+            let mut state = self
+                .wait(&self.returned, caller, |state| !state.idle.is_empty() || state.open < state.limit)?;
             if let Some(session) = state.idle.pop() {
                 return Ok(Borrowed { token: self, session: Some(session) });
             }
@@ -145,7 +149,7 @@ impl Token {
 
     /// Logs in, unless that was done. One caller asks for the PIN, the others wait.
     pub(super) fn log_in(&self, session: &Session, caller: &Caller<'_>) -> Attempt<()> {
-        let mut state = self.wait(caller, |state| state.login != Login::Asking)?;
+        let mut state = self.wait(&self.answered, caller, |state| state.login != Login::Asking)?;
         if state.login == Login::In {
             return Ok(());
         }
@@ -154,7 +158,7 @@ impl Token {
         let what = format!("token `{}`", self.id.label);
         let outcome = self.present_pin(session, UserType::User, &what, caller);
         self.state().login = if outcome.is_ok() { Login::In } else { Login::Out };
-        self.changed.notify_all();
+        self.answered.notify_all();
         outcome
     }
 
@@ -184,24 +188,29 @@ impl Token {
             let reason = format!("{} refused this PIN before; it is not tried twice{counters}", self.id);
             return Err(caller.denied(reason).into());
         }
-        let outcome = logged_in(session.login(user, Some(&AuthPin::new(pin.as_str().into()))));
-        if outcome.as_ref().is_err_and(|failure| failure.code() == Some(RvError::PinIncorrect)) {
+        let outcome = session.login(user, Some(&AuthPin::new(pin.as_str().into())));
+        if let Err(ModuleError::Pkcs11(RvError::PinIncorrect, _)) = outcome {
             refused.insert(self.id.clone(), pin);
-            let counters = counters(&self.pkcs11.get_token_info(self.slot)?);
+            let counters = self.pkcs11.get_token_info(self.slot).map_or("", |info| counters(&info));
             return Err(caller.denied(format!("{} refused the PIN{counters}", self.id)).into());
         }
-        outcome
+        logged_in(outcome)
     }
 
     /// Waits until `ready`, the deadline or the cancellation.
-    fn wait(&self, caller: &Caller<'_>, ready: impl Fn(&State) -> bool) -> Attempt<MutexGuard<'_, State>> {
+    fn wait(
+        &self,
+        told: &Condvar,
+        caller: &Caller<'_>,
+        ready: impl Fn(&State) -> bool,
+    ) -> Attempt<MutexGuard<'_, State>> {
         let mut state = self.state();
         loop {
             caller.ctx.check(caller.key)?;
             if ready(&state) {
                 return Ok(state);
             }
-            state = self.changed.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+            state = told.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -232,7 +241,7 @@ impl Drop for Borrowed<'_> {
             Some(session) => state.idle.push(session),
             None => state.open -= 1,
         }
-        self.token.changed.notify_one();
+        self.token.returned.notify_one();
     }
 }
 
@@ -240,7 +249,7 @@ impl Drop for Borrowed<'_> {
 fn logged_in(outcome: cryptoki::error::Result<()>) -> Attempt<()> {
     match outcome {
         Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-        other => Ok(other?),
+        other => other.map_err(Failure::of_login),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Keys that other programs put on the token, and certificates beside them.
 
-use enclasp_keystore::{Algorithm, Error, Input, Keystore, Origin, Scheme, SignContext, StoreCertificate};
+use enclasp_keystore::{
+    Algorithm, Error, Input, KeySpec, Keystore, Origin, Scheme, SignContext, StoreCertificate,
+};
 
-use crate::support::{Pins, Place, done, with_softhsm};
+use crate::support::{Pins, Place, done, with_kryoptic, with_softhsm, with_tpm};
 
 /// Has OpenSSL make a key and SoftHSM's own tool put it on the token.
 fn import(place: &Place, label: &str, id: &str) {
@@ -124,4 +126,38 @@ fn the_certificate_lives_beside_its_key() {
         let error = keystore.open(&place.uri("other")).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("nor a certificate"), "{error}");
     });
+}
+
+/// A certificate of a key made on the token, issued by another key.
+fn certificate_on_other_tokens(place: &Place) {
+    let keystore = place.keystore(&Pins::new("1234"));
+    let uri = place.uri("card");
+    let key = keystore.create(&KeySpec::new(uri.clone())).unwrap();
+    std::fs::write(place.folder.join("card.spki"), &key.info().spki).unwrap();
+    place.openssl(&["pkey", "-pubin", "-inform", "DER", "-in", "card.spki", "-out", "card.pub"]);
+    place.openssl(&["genpkey", "-algorithm", "ED25519", "-out", "ca.pem"]);
+    let issue = |days: &str| {
+        let issued =
+            ["-new", "-subj", "/CN=card", "-key", "ca.pem", "-force_pubkey", "card.pub", "-days", days];
+        place.openssl(&[&["x509"], &issued[..], &["-outform", "DER", "-out", "card.der"]].concat());
+        place.read("card.der")
+    };
+    for days in ["5", "6"] {
+        let certificate = issue(days);
+        keystore.store_certificate(&uri, &certificate).unwrap();
+        assert_eq!(keystore.certificate(&uri).unwrap(), Some(certificate));
+    }
+    keystore.delete(&uri).unwrap();
+    assert!(matches!(keystore.certificate(&uri), Err(Error::Absent { .. })));
+    assert_eq!(keystore.list().unwrap(), []);
+}
+
+#[test]
+fn kryoptic_holds_the_certificate_too() {
+    with_kryoptic("finding::kryoptic_holds_the_certificate_too", certificate_on_other_tokens);
+}
+
+#[test]
+fn a_tpm_holds_the_certificate_too() {
+    with_tpm("finding::a_tpm_holds_the_certificate_too", certificate_on_other_tokens);
 }

@@ -1,8 +1,16 @@
 //! PINs: asked for once, never tried twice, and for each signature where the key says so.
 
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cryptoki::context::Pkcs11;
+use enclasp_keystore::pkcs11::Pkcs11Keystore;
 use enclasp_keystore::{
-    Error, Input, Key, KeySpec, Keystore, Policy, Presence, Scheme, SignContext, Verification,
+    Error, GivePin, Input, Key, KeySpec, Keystore, PinWanted, Policy, Presence, Result, Scheme, SignContext,
+    Verification,
 };
+use zeroize::Zeroizing;
 
 use crate::support::{Pins, with_softhsm};
 
@@ -80,5 +88,38 @@ fn many_signatures_at_once_ask_for_one_pin() {
             }
         });
         assert_eq!(pins.asked(), 1);
+    });
+}
+
+/// Somebody who takes long to type.
+struct Slow(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+
+impl GivePin for Slow {
+    fn pin(&self, _: &PinWanted<'_>, _: &SignContext) -> Result<Zeroizing<String>> {
+        self.0.send(()).unwrap();
+        self.1.lock().unwrap().recv().unwrap();
+        Ok(Zeroizing::new("1234".into()))
+    }
+}
+
+#[test]
+fn whoever_waits_for_the_pin_of_another_caller_keeps_its_own_deadline() {
+    with_softhsm("pins::whoever_waits_for_the_pin_of_another_caller_keeps_its_own_deadline", |place| {
+        let key = place.keystore(&Pins::new("1234")).create(&KeySpec::new(place.uri("web"))).unwrap();
+        // Somebody finalises the module, and so logs everybody out.
+        Pkcs11::new(&place.module).unwrap().finalize().unwrap();
+        let ((asked, is_asked), (typed, is_typed)) = (mpsc::channel(), mpsc::channel());
+        let slow = Slow(asked, Mutex::new(is_typed));
+        let keystore = Pkcs11Keystore::open(&place.module, &place.folder.join("proofs"), slow).unwrap();
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| keystore.open(&place.uri("web")).map(|_| ()));
+            is_asked.recv().unwrap();
+            let soon = SignContext::new("test").with_deadline(Instant::now() + Duration::from_millis(50));
+            let refused = key.sign(SCHEME, Input::Message(b"x"), &soon);
+            assert!(matches!(refused, Err(Error::Deadline { .. })), "{refused:?}");
+            typed.send(()).unwrap();
+            opening.join().unwrap().unwrap();
+        });
+        key.sign(SCHEME, Input::Message(b"x"), &SignContext::new("test")).unwrap();
     });
 }

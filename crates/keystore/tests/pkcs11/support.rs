@@ -2,27 +2,29 @@
 //! configuration from the environment, once, when it is initialised.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use enclasp_keystore::pkcs11::Pkcs11Keystore;
 use enclasp_keystore::{GivePin, KeyUri, PinWanted, Result, SignContext};
 use zeroize::Zeroizing;
 
-pub(crate) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const TPM2_PKCS11: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so";
 
 /// Where a test that runs in a child process keeps its token.
 const FOLDER: &str = "ENCLASP_TEST_FOLDER";
 
 /// Says loudly that a test was left out, which fails in CI.
-pub(crate) fn skip(test: &str, missing: &str) {
+fn skip(test: &str, missing: &str) {
     assert!(std::env::var_os("CI").is_none(), "{test}: {missing} is missing, and CI must have it");
     eprintln!("SKIPPED {test}: {missing} is missing");
 }
 
 /// Whether every one of these programs or files is there; otherwise the test is skipped.
-pub(crate) fn have(test: &str, parts: &[&str]) -> bool {
+fn have(test: &str, parts: &[&str]) -> bool {
     for part in parts {
         let there = match Path::new(part).is_absolute() {
             true => Path::new(part).exists(),
@@ -50,23 +52,97 @@ pub(crate) fn with_softhsm(test: &str, body: impl FnOnce(&Place)) {
         let environment = vec![("SOFTHSM2_CONF".to_owned(), configuration.display().to_string())];
         let init = ["--init-token", "--free", "--label", "t", "--pin", "1234", "--so-pin", "56785678"];
         done(Command::new("softhsm2-util").args(init).envs(environment.clone()));
-        environment
+        (environment, ())
     };
     in_child(test, SOFTHSM.into(), prepare, body);
 }
 
-/// Runs `body` in a child process: the same test, told by the environment to go ahead.
-pub(crate) fn in_child(
+/// The same with a token of kryoptic.
+pub(crate) fn with_kryoptic(test: &str, body: impl FnOnce(&Place)) {
+    let Some(module) = std::env::var_os("ENCLASP_KRYOPTIC_MODULE").map(PathBuf::from) else {
+        return skip(test, "ENCLASP_KRYOPTIC_MODULE, which `tests/kryoptic/build.sh` makes,");
+    };
+    if !have(test, &["pkcs11-tool"]) {
+        return;
+    }
+    let initialised = module.clone();
+    let prepare = |folder: &Path| {
+        let configuration = folder.join("kryoptic.conf");
+        let database = folder.join("token.sql");
+        let text = format!("[[slots]]\nslot = 1\ndbtype = \"sqlite\"\ndbargs = \"{}\"\n", database.display());
+        std::fs::write(&configuration, text).unwrap();
+        let environment = vec![("KRYOPTIC_CONF".to_owned(), configuration.display().to_string())];
+        initialise(&initialised, &environment);
+        (environment, ())
+    };
+    in_child(test, module, prepare, body);
+}
+
+/// The same with a token of tpm2-pkcs11, whose keys are in a TPM of its own, an swtpm.
+pub(crate) fn with_tpm(test: &str, body: impl FnOnce(&Place)) {
+    if !have(test, &[TPM2_PKCS11, "swtpm", "pkcs11-tool"]) {
+        return;
+    }
+    let prepare = |folder: &Path| {
+        let (state, socket, store) = (folder.join("state"), folder.join("socket"), folder.join("store"));
+        std::fs::create_dir(&state).unwrap();
+        std::fs::create_dir(&store).unwrap();
+        let mut swtpm = Command::new("swtpm");
+        swtpm.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate"]);
+        swtpm.arg(format!("dir={}", state.display()));
+        for (option, path) in [("--server", socket.clone()), ("--ctrl", folder.join("socket.ctrl"))] {
+            swtpm.args([option, &format!("type=unixio,path={}", path.display())]);
+        }
+        let guard = Ended(swtpm.stderr(Stdio::null()).spawn().unwrap());
+        let started = Instant::now();
+        while !socket.exists() {
+            assert!(started.elapsed() < Duration::from_secs(10), "swtpm makes no socket");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let environment = vec![
+            ("TPM2_PKCS11_STORE".to_owned(), store.display().to_string()),
+            ("TPM2_PKCS11_TCTI".to_owned(), format!("swtpm:path={}", socket.display())),
+        ];
+        initialise(Path::new(TPM2_PKCS11), &environment);
+        (environment, guard)
+    };
+    in_child(test, TPM2_PKCS11.into(), prepare, body);
+}
+
+/// Has `pkcs11-tool` make the token `t` in slot 1, PIN 1234.
+fn initialise(module: &Path, environment: &[(String, String)]) {
+    let tool = |arguments: &[&str]| {
+        let mut command = Command::new("pkcs11-tool");
+        command.arg("--module").arg(module).args(["--slot", "1", "--so-pin", "56785678"]);
+        done(command.args(arguments).envs(environment.iter().cloned()));
+    };
+    tool(&["--init-token", "--label", "t"]);
+    tool(&["--init-pin", "--login", "--pin", "1234"]);
+}
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `body` in a child process: the same test, told by the environment to go ahead. `prepare`
+/// gives the environment that the module reads, and what has to be kept meanwhile.
+fn in_child<Guard>(
     test: &str,
     module: PathBuf,
-    prepare: impl FnOnce(&Path) -> Vec<(String, String)>,
+    prepare: impl FnOnce(&Path) -> (Vec<(String, String)>, Guard),
     body: impl FnOnce(&Place),
 ) {
     if let Some(folder) = std::env::var_os(FOLDER) {
         return body(&Place { folder: folder.into(), module });
     }
     let folder = tempfile::tempdir().unwrap();
-    let environment = prepare(folder.path());
+    let (environment, _guard) = prepare(folder.path());
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     let output = child.envs(environment).env(FOLDER, folder.path()).output().unwrap();
