@@ -197,7 +197,9 @@ mod tests {
             (".d", Some(long_ago)),
         ] {
             let file = File::create(folder.path().join(name)).unwrap();
-            modified.map(|time| file.set_modified(time).unwrap());
+            if let Some(time) = modified {
+                file.set_modified(time).unwrap();
+            }
         }
         private_folder(folder.path()).unwrap();
         let mut left: Vec<_> =

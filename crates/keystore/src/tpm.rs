@@ -38,8 +38,8 @@ mod public;
 mod queue;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tss_esapi::structures::Public;
@@ -51,9 +51,8 @@ use crate::{
 };
 use device::{Repeat, Tpm};
 use folder::{Folder, read_key_file, storage, write_key_file};
-use key::TpmKey;
+use key::{Opened, TpmKey};
 use link::{Material, Place};
-use pin::Pin;
 use queue::{Job, Queue};
 
 /// The TCTI of the kernel's resource manager, which every program may use at the same time.
@@ -87,8 +86,8 @@ struct Shared {
     folder: Folder,
     queue: Queue,
     ask: Box<dyn GivePin>,
-    /// The PINs of the keys that were opened, by public key.
-    pins: Mutex<HashMap<Vec<u8>, Arc<Pin>>>,
+    /// The keys that were opened.
+    opened: Mutex<HashMap<KeyUri, Arc<Opened>>>,
     /// Held while keys are made and destroyed.
     changing: Mutex<()>,
 }
@@ -110,7 +109,7 @@ impl TpmKeystore {
             folder,
             queue: Queue::start(tpm)?,
             ask: Box::new(pins),
-            pins: Mutex::default(),
+            opened: Mutex::default(),
             changing: Mutex::new(()),
         };
         // Reaching it now, not at the first signature, says at once what is wrong.
@@ -118,38 +117,36 @@ impl TpmKeystore {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// Opens a key, and has the TPM load it.
-    fn open_key(&self, uri: &KeyUri) -> Result<TpmKey> {
+    /// Opens a key for the first time, and has the TPM load it.
+    fn open_anew(&self, uri: &KeyUri) -> Result<TpmKey> {
         let shared = &self.0;
         let job = shared.job(uri, "open")?;
         let record = shared.record(uri)?;
         let location = shared.location(uri, record.as_ref())?;
         let found = shared.find(&job, &location)?.ok_or_else(|| Error::Absent { key: job.key.clone() })?;
         if let Some(record) = record.as_ref().filter(|record| record.spki != found.material.spki) {
-            return Err(storage(
-                "use",
-                Path::new(&location.to_string()),
-                format!("the key there is not the one that was made as `{}`", record.uri),
-            ));
+            let reason = format!("the key there is not the one that was made as `{}`", record.uri);
+            return Err(storage("use", location, reason));
         }
         let known_pin = found.pin.or(record.as_ref().map(|record| record.policy.pin));
         let mut info = found.info(uri.clone(), record)?;
         info.policy.pin = known_pin.unwrap_or(false);
         info.capabilities.proved = shared.folder.proofs.proved(&info.spki)?;
-        let material = Arc::new(found.material);
-        let mut key = shared.clone().key(info, material.clone(), found.counted);
+        let material = found.material.clone();
+        let mut key = shared.key(info, found.material, found.counted);
         shared.queue.run(&job, move |tpm, job| {
             tpm.run(job, Repeat::Harmless, |link| link.load(&material).map(|_| ()))
         })?;
         if known_pin.is_none() {
             key.find_out_about_pin()?;
             if let Some(name) = record_name(uri) {
-                shared.folder.add_record(&name, &key.info)?;
+                shared.folder.add_record(&name, key.info())?;
             }
         }
-        if key.info.capabilities.proved.is_empty() && !key.info.policy.prompts() {
+        if key.info().capabilities.proved.is_empty() && !key.info().policy.prompts() {
             key.prove()?;
         }
+        key.remember();
         Ok(key)
     }
 }
@@ -185,10 +182,10 @@ impl Keystore for TpmKeystore {
         let mut info = found.info(spec.uri.clone(), None)?;
         info.policy = spec.policy;
         info.access = spec.access.clone();
-        let material = Arc::new(found.material);
-        let mut key = shared.clone().key(info, material.clone(), found.counted);
+        let material = found.material.clone();
+        let mut key = shared.key(info, found.material, found.counted);
         match pin {
-            Some(pin) => key.pin.is_known(pin),
+            Some(pin) => key.opened.pin.is_known(pin),
             None => key.prove()?,
         }
         match &location {
@@ -198,23 +195,27 @@ impl Keystore for TpmKeystore {
                 }
             }
             &Location::Handle(at) => {
-                let place = Place::Persistent(at);
-                key.material = Arc::new(Material { spki: material.spki.clone(), place });
+                key.is_at(Place::Persistent(at));
                 shared.queue.run(&job, move |tpm, job| {
                     tpm.run(job, Repeat::Costly, |link| link.persist(job, &material, at))
                 })?;
             }
         }
-        if let Err(error) = shared.folder.add_record(spec.uri.name(), &key.info) {
+        if let Err(error) = shared.folder.add_record(spec.uri.name(), key.info()) {
             // What is not recorded was not made.
             let _ = shared.remove(&job, &location);
             return Err(error);
         }
+        key.remember();
         Ok(Box::new(key))
     }
 
     fn open(&self, uri: &KeyUri) -> Result<Box<dyn Key>> {
-        Ok(Box::new(self.open_key(uri)?))
+        let opened = self.0.opened().get(uri).cloned();
+        Ok(Box::new(match opened {
+            Some(opened) => TpmKey { opened, shared: self.0.clone() },
+            None => self.open_anew(uri)?,
+        }))
     }
 
     /// The keys that have a record or a key file in the folder. The TPM is not asked.
@@ -259,9 +260,9 @@ impl Keystore for TpmKeystore {
             None => false,
         };
         let spki = removed.clone().or(record.map(|record| record.spki));
+        shared.opened().retain(|name, opened| name != uri && Some(&opened.info.spki) != spki.as_ref());
         if let Some(spki) = spki {
             shared.folder.proofs.forget(&spki)?;
-            shared.pins.lock().unwrap_or_else(PoisonError::into_inner).remove(&spki);
         }
         if removed.is_some() || recorded { Ok(()) } else { Err(Error::Absent { key: job.key }) }
     }
@@ -404,12 +405,15 @@ impl Shared {
         Ok(Some(found.material.spki))
     }
 
-    fn key(self: Arc<Self>, info: KeyInfo, material: Arc<Material>, counted: bool) -> TpmKey {
-        let pin = {
-            let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
-            pins.entry(info.spki.clone()).or_default().clone()
-        };
-        TpmKey { info, material, counted, pin, shared: self }
+    fn opened(&self) -> MutexGuard<'_, HashMap<KeyUri, Arc<Opened>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A key, which has its PIN in common with the same key under another name.
+    fn key(self: &Arc<Self>, info: KeyInfo, material: Material, counted: bool) -> TpmKey {
+        let same = self.opened().values().find(|other| other.info.spki == info.spki).cloned();
+        let pin = same.map(|other| other.pin.clone()).unwrap_or_default();
+        TpmKey { opened: Arc::new(Opened { info, material, counted, pin }), shared: self.clone() }
     }
 
     /// Asks for the PIN that a new key shall have.

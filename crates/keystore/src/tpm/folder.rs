@@ -1,6 +1,7 @@
 //! The folder of a TPM's keys: key files, what else is known of each key, and what was proved.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -49,7 +50,7 @@ impl Folder {
 
     /// The names of all records and key files.
     pub(super) fn names(&self) -> Result<BTreeSet<String>> {
-        let failed = |e: std::io::Error| storage("list", &self.path, e.to_string());
+        let failed = |e: std::io::Error| storage("list", self.path.display(), e.to_string());
         let mut names = BTreeSet::new();
         for entry in fs::read_dir(&self.path).map_err(failed)? {
             let file = entry.map_err(failed)?.file_name();
@@ -64,10 +65,10 @@ impl Folder {
         let path = self.record_path(name);
         let Some(bytes) = durable::read(&path, MAX_FILE)? else { return Ok(None) };
         let record: Record =
-            serde_json::from_slice(&bytes).map_err(|e| storage("use", &path, e.to_string()))?;
+            serde_json::from_slice(&bytes).map_err(|e| storage("use", path.display(), e.to_string()))?;
         if record.version != VERSION {
             let reason = format!("it is of version {}, this program reads {VERSION}", record.version);
-            return Err(storage("use", &path, reason));
+            return Err(storage("use", path.display(), reason));
         }
         Ok(Some(record.key))
     }
@@ -76,8 +77,8 @@ impl Folder {
     pub(super) fn add_record(&self, name: &str, key: &KeyInfo) -> Result<()> {
         let path = self.record_path(name);
         let record = Record { version: VERSION, key: key.clone() };
-        let bytes =
-            serde_json::to_vec_pretty(&record).map_err(|e| storage("encode", &path, e.to_string()))?;
+        let bytes = serde_json::to_vec_pretty(&record)
+            .map_err(|e| storage("encode", path.display(), e.to_string()))?;
         durable::replace(&path, &bytes)
     }
 
@@ -94,17 +95,17 @@ impl Folder {
 /// Reads a key file, wherever it is, and when it was last written.
 pub(super) fn read_key_file(path: &Path) -> Result<Option<(KeyFile, SystemTime)>> {
     let Some(bytes) = durable::read(path, MAX_FILE)? else { return Ok(None) };
-    let file = KeyFile::from_pem(&bytes).map_err(|reason| storage("use", path, reason))?;
+    let file = KeyFile::from_pem(&bytes).map_err(|reason| storage("use", path.display(), reason))?;
     let written = fs::metadata(path).and_then(|metadata| metadata.modified());
-    Ok(Some((file, written.map_err(|e| storage("read", path, e.to_string()))?)))
+    Ok(Some((file, written.map_err(|e| storage("read", path.display(), e.to_string()))?)))
 }
 
 /// Writes a key file; `Ok(false)` if there is one.
 pub(super) fn write_key_file(path: &Path, file: &KeyFile) -> Result<bool> {
-    let text = file.to_pem().map_err(|reason| storage("encode", path, reason))?;
+    let text = file.to_pem().map_err(|reason| storage("encode", path.display(), reason))?;
     durable::create(path, text.as_bytes())
 }
 
-pub(super) fn storage(operation: &str, path: &Path, reason: String) -> Error {
-    Error::Storage { operation: operation.into(), path: path.display().to_string(), reason }
+pub(super) fn storage(operation: &str, path: impl Display, reason: String) -> Error {
+    Error::Storage { operation: operation.into(), path: path.to_string(), reason }
 }

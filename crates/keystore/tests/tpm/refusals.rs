@@ -85,26 +85,26 @@ fn damaged_files_are_errors_that_name_them() {
     let file = |name: &str| folder.path().join(name);
     let key = fs::read_to_string(file("web.tss2.pem")).unwrap();
     let record = fs::read_to_string(file("web.json")).unwrap();
-    let error = |keystore: &TpmKeystore| keystore.open(&uri("web")).map(|_| ()).unwrap_err().to_string();
+    drop(keystore);
+    let open = || tpm.keystore(folder.path(), nobody()).unwrap().open(&uri("web")).map(|_| ());
     for bad in [String::new(), key.replace("TSS2", "TSS3"), key.replacen("\nM", "\nN", 1)] {
         fs::write(file("web.tss2.pem"), bad).unwrap();
-        let error = error(&keystore);
+        let error = open().unwrap_err().to_string();
         assert!(error.contains("web.tss2.pem"), "{error}");
     }
     fs::copy(file("other.tss2.pem"), file("web.tss2.pem")).unwrap();
-    assert!(error(&keystore).contains("not the one that was made"));
+    assert!(open().unwrap_err().to_string().contains("not the one that was made"));
     fs::write(file("web.tss2.pem"), &key).unwrap();
     for bad in [String::new(), record.replace("\"version\": 1", "\"version\": 9")] {
         fs::write(file("web.json"), bad).unwrap();
-        let error = error(&keystore);
+        let error = open().unwrap_err().to_string();
         assert!(error.contains("web.json"), "{error}");
     }
     // Without its record it is a key like another tool's.
     fs::remove_file(file("web.json")).unwrap();
-    keystore.open(&uri("web")).unwrap();
+    open().unwrap();
     let root = file("storage-root.pub");
     fs::write(&root, b"\0\0").unwrap();
-    drop(keystore);
     let error = tpm.keystore(folder.path(), nobody()).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("storage-root.pub"), "{error}");
 }
