@@ -18,7 +18,7 @@ say() {
     printf '\n== %s\n' "$*"
 }
 
-# One line for each part: program, Debian package, what is not tested without it.
+# One line for each part: program or file, Debian package, what is not tested without it.
 parts() {
     cat <<'END'
 openssl openssl requests, certificates, and almost every peer
@@ -33,12 +33,18 @@ pki strongswan-pki enrolment with strongSwan
 pinentry-curses pinentry-curses keys that ask a person
 tmux tmux keys that ask a person
 setpriv util-linux users of an agent other than its own
+softhsm2-util softhsm2 keys on PKCS#11 tokens: SoftHSM
+pkcs11-tool opensc keys on PKCS#11 tokens, made and read by OpenSC
+swtpm swtpm keys on PKCS#11 tokens: a TPM
+/usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so libtpm2-pkcs11-1 keys on PKCS#11 tokens: a TPM
+/usr/include/openssl/ssl.h libssl-dev keys on PKCS#11 tokens: kryoptic, which is built
+/usr/lib/llvm-14/lib/libclang.so libclang-14-dev keys on PKCS#11 tokens: kryoptic, which is built
 END
 }
 
 missing_parts() {
     parts | while read -r program package what; do
-        command -v "$program" >/dev/null 2>&1 || printf '%s %s %s\n' "$program" "$package" "$what"
+        command -v "$program" >/dev/null 2>&1 || [ -e "$program" ] || printf '%s %s %s\n' "$program" "$package" "$what"
     done
 }
 
@@ -97,6 +103,14 @@ say "format"
 cargo fmt --all --check
 say "lints"
 cargo clippy --release --workspace --all-targets -- -D warnings
+if [ -z "${ENCLASP_KRYOPTIC_MODULE:-}" ]; then
+    say "kryoptic, a PKCS#11 token to test with"
+    if ENCLASP_KRYOPTIC_MODULE=$(sh tests/kryoptic/build.sh); then
+        export ENCLASP_KRYOPTIC_MODULE
+    else
+        unset ENCLASP_KRYOPTIC_MODULE
+    fi
+fi
 say "tests"
 cargo test --release --workspace
 say "documentation"
