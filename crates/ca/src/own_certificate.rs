@@ -48,6 +48,7 @@ impl OwnCertificate {
             // The issuing certificate too, for clients that send a leaf alone.
             roots: authority.chain(),
             certificate_demanded: false,
+            server_certificates: true,
             access: Access::everyone(),
         };
         let server = enclasp_tls::Server::new(credential, clients, Options::default())?;

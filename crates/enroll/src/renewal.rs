@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use enclasp_identity::{Identity, Store};
 use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, SignContext};
-use enclasp_pki::{Certificate, Purpose, create_csr};
+use enclasp_pki::{Certificate, create_csr};
 use enclasp_tls::Credential;
 use rustls_pki_types::CertificateDer;
 
@@ -21,9 +21,9 @@ use crate::{Client, Endpoint, Error, Result, Trust};
 /// identity's key, and stays it.
 ///
 /// # Errors
-/// [`Error::NotRenewable`] if no authority is known, or if the present certificate has expired or is
-/// not for clients; what the key, the connection and the authority say;
-/// [`Error::WrongCertificate`]. The identity then stays as it was.
+/// [`Error::NotRenewable`] if no authority is known, or if the present certificate has expired; what
+/// the key, the connection and the authority say; [`Error::WrongCertificate`]. The identity then
+/// stays as it was.
 pub async fn renew(identity: &Identity, key: Arc<dyn Key>, store: &Store) -> Result<Identity> {
     let renewal = Renewal::of(identity)?;
     let csr = blocking({
@@ -136,11 +136,6 @@ impl Renewal {
         if old.not_after() < SystemTime::now() {
             return Err(not_renewable("its certificate has expired, and cannot authenticate the renewal"));
         }
-        if !old.is_for(Purpose::Client) {
-            return Err(not_renewable(
-                "its certificate is not for clients, and cannot authenticate the renewal",
-            ));
-        }
         Ok(Self {
             old,
             chain: identity.chain.clone(),
@@ -152,7 +147,8 @@ impl Renewal {
 
     /// The old certificate's names, for `key`. Blocks as long as the key takes.
     fn request(&self, key: &dyn Key) -> Result<Vec<u8>> {
-        let ctx = SignContext::new(format!("certificate request for {} to {}", self.old.name(), self.endpoint));
+        let ctx =
+            SignContext::new(format!("certificate request for {} to {}", self.old.name(), self.endpoint));
         Ok(create_csr(key, self.old.subject(), self.old.subject_alt_names(), &ctx)?)
     }
 

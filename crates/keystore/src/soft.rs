@@ -57,6 +57,7 @@ impl SoftKeystore {
     /// # Errors
     /// [`Error::Absent`], [`Error::Storage`] if its file is damaged.
     pub fn open_key(&self, uri: &KeyUri) -> Result<Arc<SoftKey>> {
+        check_kind(uri)?;
         let mut opened = self.0.opened();
         if let Some(key) = opened.get(uri.name()) {
             return Ok(key.clone());
@@ -114,7 +115,6 @@ impl Keystore for SoftKeystore {
     }
 
     fn open(&self, uri: &KeyUri) -> Result<Box<dyn Key>> {
-        check_kind(uri)?;
         Ok(Box::new(self.open_key(uri)?))
     }
 

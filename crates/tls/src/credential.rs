@@ -9,6 +9,7 @@ use enclasp_pki::Certificate;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 
+use crate::evidence::{CertificateSummary, summaries};
 use crate::{Error, Result};
 
 /// What one side of a connection authenticates itself with. Cloning shares it.
@@ -18,6 +19,8 @@ pub struct Credential(Arc<Inner>);
 struct Inner {
     chain: Vec<CertificateDer<'static>>,
     leaf: Certificate,
+    /// The chain as evidence shows it, which every connection's does.
+    summaries: Vec<CertificateSummary>,
     algorithm: Algorithm,
     key: Arc<dyn Key>,
     schemes: Vec<Scheme>,
@@ -61,7 +64,8 @@ impl Credential {
             ));
         }
         let offloads = Arc::new(Semaphore::new(MAX_OFFLOADS));
-        Ok(Self(Arc::new(Inner { chain, leaf, algorithm, key, schemes, offloads })))
+        let summaries = summaries(&chain);
+        Ok(Self(Arc::new(Inner { chain, leaf, summaries, algorithm, key, schemes, offloads })))
     }
 
     /// Opens an identity's key and joins it with the identity's chain.
@@ -80,6 +84,11 @@ impl Credential {
     /// The first certificate of the chain.
     pub fn leaf(&self) -> &Certificate {
         &self.0.leaf
+    }
+
+    /// The chain in short.
+    pub(crate) fn summaries(&self) -> &[CertificateSummary] {
+        &self.0.summaries
     }
 
     /// The type of the leaf's public key.

@@ -225,7 +225,7 @@ impl Evidence {
                 role,
                 key: presented.map(|credential| credential.uri().to_string()),
                 software: presented.map(Credential::is_software),
-                chain: presented.map(|credential| summaries(credential.chain())).unwrap_or_default(),
+                chain: presented.map(|credential| credential.summaries().to_vec()).unwrap_or_default(),
             },
             peer: Party {
                 role: match role {
@@ -317,7 +317,7 @@ fn write_party(f: &mut fmt::Formatter<'_>, party: &Party, evidence: &Evidence) -
 }
 
 /// A certificate that does not parse took no part in the verification; it is left out.
-fn summaries(chain: &[CertificateDer<'_>]) -> Vec<CertificateSummary> {
+pub(crate) fn summaries(chain: &[CertificateDer<'_>]) -> Vec<CertificateSummary> {
     chain
         .iter()
         .filter_map(|der| Certificate::from_der(der.as_ref()).ok())

@@ -32,6 +32,9 @@ pub struct Clients {
     /// Whether a client without a certificate is refused. One that presents a certificate must
     /// present a good one in any case.
     pub certificate_demanded: bool,
+    /// Whether a certificate that is for servers only is good here too: an authority takes it when a
+    /// server renews it.
+    pub server_certificates: bool,
     /// Who is admitted of those whose certificates verify.
     pub access: Access,
 }
@@ -52,15 +55,18 @@ impl Server {
     /// [`Error::Settings`] if nobody could be admitted, there are no roots, one of them cannot be
     /// read, or the options leave no version.
     pub fn new(credential: Credential, clients: Clients, options: Options) -> Result<Self> {
-        let Clients { roots, certificate_demanded, access } = clients;
+        let Clients { roots, certificate_demanded, server_certificates, access } = clients;
         if access.is_nobody() {
             return Err(Error::Settings {
                 reason: "no access rule admits anybody: allow a name, or everyone".into(),
             });
         }
         let provider = provider();
-        let verifier =
+        let mut verifier =
             ClientVerifier::new(trust(&roots)?, provider.clone(), certificate_demanded, access.clone())?;
+        if server_certificates {
+            verifier.admit_servers(&roots)?;
+        }
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?

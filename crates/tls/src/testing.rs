@@ -81,7 +81,8 @@ impl Authority {
     }
 
     pub(crate) fn server(&self, access: Access, options: Options) -> Server {
-        let clients = Clients { roots: self.roots(), certificate_demanded: true, access };
+        let clients =
+            Clients { roots: self.roots(), certificate_demanded: true, server_certificates: false, access };
         Server::new(self.server_credential(Algorithm::P256), clients, options).unwrap()
     }
 }

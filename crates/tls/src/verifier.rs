@@ -1,9 +1,10 @@
 //! Verification of the peer: webpki decides, and we see what it was given.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use enclasp_keystore::Algorithm;
-use enclasp_pki::Certificate;
+use enclasp_pki::{Certificate, Purpose, verify_chain};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -74,6 +75,8 @@ impl ServerCertVerifier for ServerVerifier {
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
+    /// The roots that may vouch for certificates of servers, if those are good here too.
+    servers: Vec<Certificate>,
     access: Access,
 }
 
@@ -87,7 +90,32 @@ impl ClientVerifier {
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
         let builder = if demanded { builder } else { builder.allow_unauthenticated() };
         let webpki = builder.build().map_err(|e| Error::Settings { reason: e.to_string() })?;
-        Ok(Self { webpki, access })
+        Ok(Self { webpki, servers: Vec::new(), access })
+    }
+
+    /// Takes certificates that are for servers only as well.
+    pub(crate) fn admit_servers(&mut self, roots: &[CertificateDer<'_>]) -> Result<()> {
+        let parsed: std::result::Result<_, _> =
+            roots.iter().map(|root| Certificate::from_der(root)).collect();
+        self.servers =
+            parsed.map_err(|e| Error::Settings { reason: format!("a root cannot be read: {e}") })?;
+        Ok(())
+    }
+
+    /// Verifies the chain of a certificate that is for servers only.
+    fn verify_server(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Verified<ClientCertVerified> {
+        let read =
+            |der: &CertificateDer<'_>| Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding);
+        let others = intermediates.iter().map(read).collect::<std::result::Result<Vec<_>, _>>()?;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        verify_chain(&read(end_entity)?, &others, &self.servers, now, Purpose::Server)
+            .map(|()| ClientCertVerified::assertion())
+            .map_err(|_| CertificateError::InvalidPurpose.into())
     }
 }
 
@@ -107,7 +135,12 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Verified<ClientCertVerified> {
         presented(end_entity);
-        let verified = self.webpki.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = match self.webpki.verify_client_cert(end_entity, intermediates, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+            )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, now)?,
+            other => other?,
+        };
         let certificate =
             Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
         if let Err(reason) = self.access.check(&certificate) {

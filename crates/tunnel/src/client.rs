@@ -9,10 +9,10 @@ use enclasp_tls::{Client, Credential, Options, server_name};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::sync::Semaphore;
 
+use crate::current::{Current, Replacer};
 use crate::endpoint::Stream;
 use crate::relay::{refusal, relay};
 use crate::serve::Front;
-use crate::current::{Current, Replacer};
 use crate::{Endpoint, Error, Limits, Observer, Result};
 
 /// What a [`ClientTunnel`] is made of.
@@ -59,7 +59,8 @@ impl ClientTunnel {
     /// [`Error::Endpoint`] if the target cannot be one, [`Error::Listen`], and [`Error::Tls`] if
     /// the server's name, the roots or the options cannot be used.
     pub async fn bind(config: ClientConfig) -> Result<Self> {
-        let ClientConfig { listen, target, server_name: name, roots, credential, options, limits, observer } = config;
+        let ClientConfig { listen, target, server_name: name, roots, credential, options, limits, observer } =
+            config;
         let name = match (name, target.as_target()?) {
             (Some(name), _) => server_name(&name)?,
             (None, Endpoint::Tcp { host, .. }) => server_name(host)?,
@@ -123,6 +124,9 @@ impl Tunnel {
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("tls", &self.tls.get()).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Tunnel")
+            .field("tls", &self.tls.get())
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }

@@ -10,10 +10,10 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
+use crate::current::{Current, Replacer};
 use crate::endpoint::Stream;
 use crate::relay::{refusal, relay};
 use crate::serve::Front;
-use crate::current::{Current, Replacer};
 use crate::{Endpoint, Limits, Observer, Result};
 
 /// What a [`ServerTunnel`] is made of.
@@ -62,7 +62,7 @@ impl ServerTunnel {
     pub async fn bind(config: ServerConfig) -> Result<Self> {
         let ServerConfig { listen, target, credential, roots, access, options, limits, observer } = config;
         target.as_target()?;
-        let clients = Clients { roots, certificate_demanded: true, access };
+        let clients = Clients { roots, certificate_demanded: true, server_certificates: false, access };
         let tls = Current::new(credential, move |credential| {
             Ok(Server::new(credential, clients.clone(), options.clone())?)
         })?;
@@ -124,6 +124,9 @@ impl Tunnel {
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel").field("tls", &self.tls.get()).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Tunnel")
+            .field("tls", &self.tls.get())
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }

@@ -188,7 +188,12 @@ async fn every_algorithm_in_both_versions_with_evidence() {
             let mut options = only(version);
             options.alpn = vec!["h2".into(), "http/1.1".into()];
             let access = Access { common_names: vec!["laptop-17".into()], ..Access::default() };
-            let clients = Clients { roots: authority.roots(), certificate_demanded: true, access };
+            let clients = Clients {
+                roots: authority.roots(),
+                certificate_demanded: true,
+                server_certificates: false,
+                access,
+            };
             let server = Server::new(authority.server_credential(algorithm), clients, options).unwrap();
             let options = Options { alpn: vec!["http/1.1".into()], ..Options::default() };
             let credential = authority.client_credential(algorithm);
@@ -270,8 +275,12 @@ async fn established(client: &Client, server: &Server) -> (Evidence, Evidence) {
 #[tokio::test]
 async fn a_server_that_does_not_ask_and_one_that_does_not_insist() {
     let authority = Authority::new("Acme");
-    let clients =
-        Clients { roots: authority.roots(), certificate_demanded: false, access: Access::everyone() };
+    let clients = Clients {
+        roots: authority.roots(),
+        certificate_demanded: false,
+        server_certificates: false,
+        access: Access::everyone(),
+    };
     let server =
         Server::new(authority.server_credential(Algorithm::P256), clients, Options::default()).unwrap();
     let (ours, theirs) = established(&client(&authority, None), &server).await;

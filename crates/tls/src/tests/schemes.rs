@@ -140,8 +140,12 @@ async fn an_error_of_the_key_is_the_error_of_the_connection() {
 }
 
 fn server_of(authority: &Authority, key: impl Key + 'static) -> Server {
-    let clients =
-        Clients { roots: authority.roots(), certificate_demanded: false, access: Access::everyone() };
+    let clients = Clients {
+        roots: authority.roots(),
+        certificate_demanded: false,
+        server_certificates: false,
+        access: Access::everyone(),
+    };
     let credential = authority.credential(&Profile::server(), "localhost", key);
     Server::new(credential, clients, Options::default()).unwrap()
 }
