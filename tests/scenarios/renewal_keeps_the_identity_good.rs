@@ -40,6 +40,18 @@ fn the_same_key_gets_a_new_certificate() {
 }
 
 #[test]
+fn a_server_renews_with_its_own_certificate() {
+    let (home, _authority, _) = Home::with_serving_authority();
+    home.token("--cn db.internal --san dns:db.internal --profile server");
+    let first = home.enclasp("enroll --token-file token --identity db --json").succeeds().json();
+    let second = home.enclasp("renew db --json").succeeds().json();
+    assert_ne!(first["serial"], second["serial"]);
+    let shown = home.enclasp("identity show db --json").succeeds().json();
+    assert_eq!(shown["extended_key_usages"], serde_json::json!(["serverAuth"]));
+    assert_eq!(shown["subject_alt_names"], serde_json::json!(["dns:db.internal"]));
+}
+
+#[test]
 fn a_running_tunnel_takes_up_the_new_key() {
     let (home, _authority, _) = Home::with_serving_authority();
     home.identity("srv", "p256", "server");
