@@ -46,11 +46,18 @@ fn help_and_version_exit_0() {
 #[test]
 fn nothing_falls_back_to_software() {
     let home = Home::new();
-    for uri in ["tpm:name=web", "pkcs11:token=t;object=web", "apple:label=web", "windows:name=web"] {
+    for uri in ["apple:label=web", "windows:name=web"] {
         home.enclasp(&format!("key create {uri}"))
             .fails(1)
             .says("this build has no")
             .says("hint: keystores in this build: soft");
     }
+    let tpm = home.enclasp("key create tpm:name=web;tcti=device:/dev/nowhere").fails(1);
+    tpm.says(if cfg!(feature = "tpm") { "there is no /dev/nowhere" } else { "this build has no `tpm`" });
+    home.enclasp("key create pkcs11:token=t;object=web")
+        .fails(1)
+        .says("which PKCS#11 module")
+        .says("hint: say it in the URI");
+    home.enclasp("key create pkcs11:token=t;object=web?module-path=/nowhere.so").fails(1).says("/nowhere.so");
     assert_eq!(home.enclasp("key list --json").succeeds().json(), serde_json::json!([]));
 }

@@ -1,18 +1,19 @@
 //! One connection: its frames, its requests, its answers.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::agent::{FrameReader, Request, Response, SignRequest, VERSION, decode, encode};
-use enclasp_keystore::{Cancel, Error, Import, Input, Key, KeyUri, Keystore, Requester, Result, SignContext};
+use enclasp_keystore::{Cancel, Error, Input, Key, KeyInfo, KeyUri, Requester, Result, SignContext};
 
 use crate::admission::{Caller, Peer};
-use crate::server::{STACK, Server};
+use crate::queue::Job;
+use crate::server::Server;
 
 /// How long a peer may take to say hello, to finish a frame, and to take its answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,9 +25,12 @@ const MAX_PENDING: usize = 64 * 1024;
 const MAX_PROMPTS: usize = 4;
 const MAX_PROMPTS_IN_ALL: usize = 16;
 
-/// How long a person has to answer when the caller set no limit, and at most.
-const PROMPT_TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_PROMPT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a person or hardware has to answer when the caller set no limit, and at most.
+const SLOW_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_SLOW_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The same for making, opening and deleting a key in hardware. Clients wait longer than this.
+const MANAGING_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Bounds how long a read or a write on `stream` blocks.
 pub(crate) fn set_timeouts(stream: &UnixStream) -> io::Result<()> {
@@ -35,10 +39,12 @@ pub(crate) fn set_timeouts(stream: &UnixStream) -> io::Result<()> {
 }
 
 /// Answers requests until the peer goes away or breaks the protocol.
-pub(crate) fn serve(server: &Arc<Server>, stream: Arc<UnixStream>, caller: Caller) {
+pub(crate) fn serve(server: &Arc<Server>, stream: Arc<UnixStream>, caller: Caller, number: u64) {
     let session = Session {
         server,
         caller,
+        number,
+        requester: RefCell::default(),
         output: Arc::new(Output::new(stream)),
         cancel: Cancel::default(),
         prompts: Arc::default(),
@@ -58,7 +64,7 @@ pub(crate) fn refuse(stream: Arc<UnixStream>, reason: String) {
     let output = Output::new(stream);
     let mut incoming = Incoming { output: &output, frame_began: Some(Instant::now()) };
     if let Ok(Some((id, _))) = FrameReader::default().next(&mut incoming) {
-        let error = Error::Busy { key: "soft:".into(), operation: "serve".into(), reason };
+        let error = Error::Busy { key: "agent".into(), operation: "serve".into(), reason };
         // The peer may be gone, which is just as well.
         let _ = output.send(id, &Response::Refused(error));
     }
@@ -67,8 +73,12 @@ pub(crate) fn refuse(stream: Arc<UnixStream>, reason: String) {
 struct Session<'a> {
     server: &'a Arc<Server>,
     caller: Caller,
+    /// Tells this connection from the others.
+    number: u64,
+    /// Where a person can be asked for what is no signature.
+    requester: RefCell<Requester>,
     output: Arc<Output>,
-    /// Ends what waits for a person when the connection ends.
+    /// Ends what waits for hardware or a person when the connection ends.
     cancel: Cancel,
     prompts: Arc<AtomicUsize>,
 }
@@ -99,7 +109,7 @@ impl Session<'_> {
                 }
                 Ok(request) => {
                     greeted = true;
-                    let holds_secret = matches!(request, Request::Import { .. });
+                    let holds_secret = matches!(request, Request::Import { .. } | Request::Unlock { .. });
                     // `read` has set it, unless this frame came together with the one before.
                     let arrived = *incoming.frame_began.get_or_insert_with(Instant::now);
                     let answer = self.handle(id, request, arrived);
@@ -134,113 +144,204 @@ impl Session<'_> {
 
     /// `None` is an answer that comes later.
     fn handle(&self, id: u32, request: Request<'_>, arrived: Instant) -> Result<Option<Response>> {
-        let keystore = &self.server.keystore;
-        let uid = self.caller.peer.uid;
-        Ok(Some(match request {
+        let (name, operation, work): (_, _, Box<Work>) = match request {
+            Request::Hello(_) => return Ok(Some(Response::Hello(VERSION))),
+            Request::Status => return Ok(Some(Response::Status(self.server.status()))),
+            Request::Introduce(requester) => {
+                self.requester.replace(requester);
+                return Ok(Some(Response::Done));
+            }
+            Request::Unlock { key, pin } => {
+                self.caller.may_manage(&key, "unlock")?;
+                self.server.pins.keep(&key, &pin.into_inner())?;
+                return Ok(Some(Response::Done));
+            }
             Request::Sign(request) => return self.sign(id, &request, arrived),
-            Request::Open(uri) => Response::Key(self.open(&uri)?.info().clone()),
-            Request::List => {
-                let mut keys = keystore.list()?;
-                keys.retain(|key| self.caller.may_use(key));
-                Response::Keys(keys)
+            Request::List => ("list".into(), "list", Box::new(list)),
+            Request::Open(uri) => {
+                let name = uri.to_string();
+                let open = move |server: &Server, caller: &Caller| {
+                    let key = server.served.open(&uri)?;
+                    Ok(Response::Key(usable(&*key, caller, &uri)?.clone()))
+                };
+                (name, "open", Box::new(open))
             }
             Request::Create(spec) => {
                 self.caller.may_manage(&spec.uri, "create")?;
-                let key = keystore.create(&spec)?;
-                tracing::info!(key = %spec.uri, uid, "created");
-                Response::Key(key.info().clone())
+                let name = spec.uri.to_string();
+                let create = move |server: &Server, caller: &Caller| {
+                    let key = server.served.create(&spec)?;
+                    tracing::info!(key = %spec.uri, uid = caller.peer.uid, "created");
+                    Ok(Response::Key(key.info().clone()))
+                };
+                (name, "create", Box::new(create))
             }
             Request::Import { uri, pkcs8 } => {
                 self.caller.may_manage(&uri, "import")?;
-                let key = keystore.import(&uri, pkcs8.into_inner())?;
-                tracing::info!(key = %uri, uid, "imported");
-                Response::Key(key.info().clone())
+                let name = uri.to_string();
+                let import = move |server: &Server, caller: &Caller| {
+                    let key = server.served.import(&uri, pkcs8.into_inner())?;
+                    tracing::info!(key = %uri, uid = caller.peer.uid, "imported");
+                    Ok(Response::Key(key.info().clone()))
+                };
+                (name, "import", Box::new(import))
             }
             Request::Delete(uri) => {
                 self.caller.may_manage(&uri, "delete")?;
-                keystore.delete(&uri)?;
-                tracing::info!(key = %uri, uid, "deleted");
-                Response::Done
+                let name = uri.to_string();
+                let delete = move |server: &Server, caller: &Caller| {
+                    server.served.delete(&uri)?;
+                    tracing::info!(key = %uri, uid = caller.peer.uid, "deleted");
+                    Ok(Response::Done)
+                };
+                (name, "delete", Box::new(delete))
             }
-            Request::Status => Response::Status(self.server.status()),
-            Request::Hello(_) => Response::Hello(VERSION),
-        }))
-    }
-
-    /// A key that the caller may use; the others are to it as if they were not there.
-    fn open(&self, uri: &KeyUri) -> Result<Box<dyn Key>> {
-        let key = self.server.keystore.open(uri)?;
-        if self.caller.may_use(key.info()) { Ok(key) } else { Err(Error::Absent { key: uri.to_string() }) }
+            Request::Certificate(uri) => {
+                self.caller.may_manage(&uri, "read the certificate of")?;
+                let name = uri.to_string();
+                let read = move |server: &Server, _: &Caller| {
+                    Ok(Response::Certificate(server.served.certificate(&uri)?))
+                };
+                (name, "read the certificate of", Box::new(read))
+            }
+            Request::StoreCertificate { uri, certificate } => {
+                self.caller.may_manage(&uri, "store a certificate beside")?;
+                let name = uri.to_string();
+                let store = move |server: &Server, _: &Caller| {
+                    server.served.store_certificate(&uri, &certificate)?;
+                    Ok(Response::Done)
+                };
+                (name, "store a certificate beside", Box::new(store))
+            }
+        };
+        if self.server.served.is_fast() {
+            return work(self.server, &self.caller).map(Some);
+        }
+        let ctx = SignContext {
+            reason: operation.into(),
+            deadline: Some(arrived + MANAGING_TIMEOUT),
+            cancel: self.cancel.clone(),
+            requester: self.asked_at(&self.requester.borrow()),
+        };
+        self.do_aside(id, name, operation, ctx, move |server, caller, _| work(server, caller))?;
+        Ok(None)
     }
 
     fn sign(&self, id: u32, request: &SignRequest<'_>, arrived: Instant) -> Result<Option<Response>> {
-        let key = self.open(&request.key.parse()?)?;
-        let prompts = key.info().policy.prompts();
         let limit = request.timeout_ms.map(|limit| Duration::from_millis(limit.into()));
-        let limit =
-            if prompts { Some(limit.unwrap_or(PROMPT_TIMEOUT).min(MAX_PROMPT_TIMEOUT)) } else { limit };
         let mut ctx = SignContext {
             reason: request.reason.to_owned(),
             deadline: limit.map(|limit| arrived + limit),
             cancel: self.cancel.clone(),
             requester: Requester::default(),
         };
-        if prompts {
-            ctx.requester = Requester { pid: self.caller.peer.pid, ..request.requester.clone() };
-            self.sign_aside(id, key, request, ctx)?;
-            return Ok(None);
+        let mut permits = None;
+        if self.server.served.is_fast() {
+            let key = self.server.served.key(request.key)?;
+            if !usable(&*key, &self.caller, &key.info().uri)?.policy.prompts() {
+                let signature = key.sign(request.scheme, request.input, &ctx)?;
+                self.server.signatures.fetch_add(1, Ordering::Relaxed);
+                let Peer { uid, pid, .. } = self.caller.peer;
+                let elapsed_us = elapsed_us(arrived);
+                tracing::debug!(key = request.key, uid, pid, scheme = %request.scheme, elapsed_us, "signed");
+                return Ok(Some(Response::Signature(signature.into_bytes())));
+            }
+            let enough = || Error::Busy {
+                key: request.key.to_owned(),
+                operation: "sign with".into(),
+                reason: "too many signatures wait for a person already".into(),
+            };
+            permits = Some((
+                Permit::take(&self.prompts, MAX_PROMPTS).ok_or_else(enough)?,
+                Permit::take(&self.server.prompts, MAX_PROMPTS_IN_ALL).ok_or_else(enough)?,
+            ));
         }
-        let signature = key.sign(request.scheme, request.input, &ctx)?;
-        self.server.signatures.fetch_add(1, Ordering::Relaxed);
-        let Peer { uid, pid, .. } = self.caller.peer;
-        let elapsed_us = || u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX);
-        tracing::debug!(key = request.key, uid, pid, scheme = %request.scheme, elapsed_us = elapsed_us(), "signed");
-        Ok(Some(Response::Signature(signature.into_bytes())))
-    }
-
-    /// Signs in a thread of its own, since a person takes long, and answers from there.
-    fn sign_aside(
-        &self,
-        id: u32,
-        key: Box<dyn Key>,
-        request: &SignRequest<'_>,
-        ctx: SignContext,
-    ) -> Result<()> {
-        let busy = |reason: String| Error::Busy {
-            key: request.key.to_owned(),
-            operation: "sign with".into(),
-            reason,
-        };
-        let enough = || busy("too many signatures wait for a person already".into());
-        let permits = (
-            Permit::take(&self.prompts, MAX_PROMPTS).ok_or_else(enough)?,
-            Permit::take(&self.server.prompts, MAX_PROMPTS_IN_ALL).ok_or_else(enough)?,
-        );
+        ctx.deadline = Some(arrived + limit.unwrap_or(SLOW_TIMEOUT).min(MAX_SLOW_TIMEOUT));
+        ctx.requester = self.asked_at(&request.requester);
         let (input, bytes): (fn(&[u8]) -> Input<'_>, _) = match request.input {
             Input::Message(message) => (|bytes| Input::Message(bytes), message.to_vec()),
             Input::Digest(digest) => (|bytes| Input::Digest(bytes), digest.to_vec()),
         };
-        let (scheme, output, server) = (request.scheme, self.output.clone(), self.server.clone());
-        let sign = move || {
-            let (uri, pid) = (&key.info().uri, ctx.requester.pid);
-            let response = match key.sign(scheme, input(&bytes), &ctx) {
-                Ok(signature) => {
-                    server.signatures.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(key = %uri, pid, %scheme, "signed, as a person agreed");
-                    Response::Signature(signature.into_bytes())
-                }
-                Err(error) => {
-                    tracing::info!(pid, %error, "refused");
-                    Response::Refused(error)
-                }
-            };
+        let (name, scheme) = (request.key.to_owned(), request.scheme);
+        let sign = move |server: &Server, caller: &Caller, ctx: &SignContext| {
+            let begun = Instant::now();
+            let key = server.served.key(&name)?;
+            usable(&*key, caller, &key.info().uri)?;
+            let signed = key.sign(scheme, input(&bytes), ctx);
             drop(permits);
+            if matches!(signed, Err(Error::Absent { .. })) {
+                server.served.forget(&name);
+            }
+            let signature = signed?;
+            server.signatures.fetch_add(1, Ordering::Relaxed);
+            let queued_us = begun.saturating_duration_since(arrived).as_micros();
+            let elapsed_us = elapsed_us(begun);
+            let Peer { uid, pid, .. } = caller.peer;
+            tracing::debug!(key = %name, uid, pid, %scheme, queued_us, elapsed_us, "signed");
+            if key.info().policy.prompts() {
+                tracing::info!(key = %name, uid, pid, "signed with a key that asks a person");
+            }
+            Ok(Response::Signature(signature.into_bytes()))
+        };
+        self.do_aside(id, request.key.to_owned(), "sign with", ctx, sign)?;
+        Ok(None)
+    }
+
+    /// Has work done in its turn in the queue `name`, whose thread sends the answer.
+    fn do_aside(
+        &self,
+        id: u32,
+        name: String,
+        operation: &'static str,
+        ctx: SignContext,
+        work: impl FnOnce(&Server, &Caller, &SignContext) -> Result<Response> + Send + 'static,
+    ) -> Result<()> {
+        let (server, caller, output) = (self.server.clone(), self.caller.clone(), self.output.clone());
+        let (deadline, cancel) = (ctx.deadline.unwrap_or_else(Instant::now), ctx.cancel.clone());
+        let key = name.clone();
+        let answer = move || {
+            let done = if Instant::now() >= deadline {
+                Err(Error::Deadline { key, operation: operation.into() })
+            } else {
+                server.pins.on_behalf_of(&ctx, || work(&server, &caller, &ctx))
+            };
+            let response = done.unwrap_or_else(|error| {
+                tracing::info!(uid = caller.peer.uid, pid = caller.peer.pid, %error, "refused");
+                Response::Refused(error)
+            });
             // Nobody may be there any more to take it.
             let _ = output.send(id, &response);
         };
-        let started = thread::Builder::new().name("prompt".into()).stack_size(STACK).spawn(sign);
-        started.map(drop).map_err(|e| busy(format!("no thread: {e}")))
+        let job = Job { deadline, cancel, work: Box::new(answer) };
+        self.server.queues.submit(&name, self.number, job).map_err(|reason| Error::Busy {
+            key: name,
+            operation: operation.into(),
+            reason,
+        })
     }
+
+    /// The requester with the process id that the kernel tells.
+    fn asked_at(&self, requester: &Requester) -> Requester {
+        Requester { pid: self.caller.peer.pid, ..requester.clone() }
+    }
+}
+
+/// What a request other than a signature does.
+type Work = dyn FnOnce(&Server, &Caller) -> Result<Response> + Send;
+
+fn list(server: &Server, caller: &Caller) -> Result<Response> {
+    let mut keys = server.served.list()?;
+    keys.retain(|key| caller.may_use(key));
+    Ok(Response::Keys(keys))
+}
+
+/// The key's description if the caller may use it. To who may not, it is as if it were not there.
+fn usable<'a>(key: &'a dyn Key, caller: &Caller, uri: &KeyUri) -> Result<&'a KeyInfo> {
+    if caller.may_use(key.info()) { Ok(key.info()) } else { Err(Error::Absent { key: uri.to_string() }) }
+}
+
+fn elapsed_us(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What goes to the peer. Answers gather until the reader has nothing left to do.

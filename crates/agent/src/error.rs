@@ -14,6 +14,9 @@ pub enum Error {
     Listen { at: String, reason: String },
     #[error("the agent cannot be closed off by {measure}: {reason}")]
     Sandbox { measure: String, reason: String },
+    /// A feature of the build that is not there.
+    #[error("this build has no `{keystore}` keystore")]
+    NoKeystore { keystore: &'static str },
     #[error("cannot {operation}: {source}")]
     System { operation: &'static str, source: io::Error },
     #[error(transparent)]
@@ -27,6 +30,9 @@ impl Error {
             Self::AlreadyServed { .. } => Some("use that agent, or end it with SIGTERM first".into()),
             Self::Listen { .. } => Some("choose another path with --socket".into()),
             Self::Sandbox { .. } => Some("a kernel of Linux 6.12 or later has all that is needed".into()),
+            Self::NoKeystore { keystore } => {
+                Some(format!("build it with `cargo build --release --features {keystore}`"))
+            }
             Self::System { .. } => None,
             Self::Keystore(error) => error.hint(),
         }

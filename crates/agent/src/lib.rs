@@ -1,22 +1,29 @@
 //! The process that owns a keystore and signs for others over a Unix socket.
 //!
-//! [`run`] serves the software keystore in a folder by the protocol of
-//! [`enclasp_keystore::agent`]: it takes the folder for itself, makes itself hard to look into,
-//! opens the keys, listens, closes its sandbox, and only then accepts a connection. Each
-//! connection has a thread; a signature that asks a person has one of its own, so that nothing
-//! waits behind it. `docs/agent.md` says what this protects from and what not.
+//! [`run`] serves a keystore by the protocol of [`enclasp_keystore::agent`]: it takes its folder for
+//! itself, makes itself hard to look into, opens the keys, closes its sandbox, and only then lets
+//! others connect. Each connection has a thread; what takes long (hardware, a person) is done by
+//! others, in a queue for each key, so that nothing waits behind it. `docs/agent.md` says what this
+//! protects from and what not.
 //!
-//! Invariant: after [`run`] calls `ready`, this process cannot start programs, open network
-//! connections, or touch files outside the folder of its keys, where the kernel can enforce that.
-//! What it could not be closed off by is in [`Status::protections`](enclasp_keystore::agent::Status).
+//! Invariant: after [`run`] calls `ready`, this process cannot start programs, and can open neither
+//! files nor connections but those that its keystore needs ([`Reach`]), where the kernel can enforce
+//! that. What it could not be closed off by is in
+//! [`Status::protections`](enclasp_keystore::agent::Status). The code of a PKCS#11 module or a TPM
+//! driver is loaded inside the sandbox, and never beside software keys.
 #![deny(unsafe_code)]
 
 mod admission;
+mod backend;
 mod connection;
 mod error;
 mod listen;
+mod needs;
+mod pins;
 mod prompt;
+mod queue;
 mod sandbox;
+mod served;
 mod server;
 mod system;
 
@@ -25,9 +32,11 @@ use std::time::Duration;
 
 use enclasp_keystore::agent::Status;
 use enclasp_keystore::durable;
-use enclasp_keystore::soft::{Protection, SoftKeystore};
+use enclasp_keystore::soft::Protection;
 
+pub use backend::Backend;
 pub use error::Error;
+pub use needs::Reach;
 pub use prompt::{PROMPTER_COMMAND, prompter_main};
 
 /// What to serve, where, and to whom.
@@ -35,10 +44,13 @@ pub use prompt::{PROMPTER_COMMAND, prompter_main};
 pub struct Config {
     /// Where to listen.
     pub socket: Socket,
-    /// The folder of the keys. One agent at a time serves it.
+    /// The folder of the keys, or of what is to be known of them. One agent at a time serves it.
     pub state: PathBuf,
-    /// What encrypts the keys in it.
-    pub protection: Protection,
+    /// Whose keys they are.
+    pub backend: Backend,
+    /// What the sandbox admits for a keystore whose code is not ours, beside what it is known to
+    /// need.
+    pub reach: Reach,
     /// Lets every user connect, so that keys can be used by those whom their
     /// [`Access`](enclasp_keystore::Access) lists. Otherwise only the agent's own user and root can.
     pub shared: bool,
@@ -60,12 +72,13 @@ pub enum Socket {
 }
 
 impl Config {
-    /// The keys of `state`, encrypted with a key file, for this user alone.
+    /// The software keys of `state`, encrypted with a key file, for this user alone.
     pub fn new(socket: Socket, state: impl Into<PathBuf>) -> Self {
         Self {
             socket,
             state: state.into(),
-            protection: Protection::KeyFile,
+            backend: Backend::Soft { protection: Protection::KeyFile },
+            reach: Reach::default(),
             shared: false,
             exit_idle: None,
             pinentry: None,
@@ -82,8 +95,8 @@ impl Config {
 /// [`PROMPTER_COMMAND`], since the agent runs it again so to have a process that can ask a person.
 ///
 /// # Errors
-/// [`Error::AlreadyServed`], [`Error::Listen`], [`Error::Sandbox`]; [`Error::Keystore`] if the keys
-/// cannot be opened.
+/// [`Error::AlreadyServed`], [`Error::Listen`], [`Error::Sandbox`]; [`Error::NoKeystore`] if this
+/// build lacks it, [`Error::Keystore`] if the keys cannot be opened.
 pub fn run(config: Config, ready: impl FnOnce(&Status)) -> Result<(), Error> {
     durable::private_folder(&config.state)?;
     let _lock = listen::Lock::take(&config.state, &config.socket)?;
@@ -91,14 +104,26 @@ pub fn run(config: Config, ready: impl FnOnce(&Status)) -> Result<(), Error> {
     let prompter = prompt::Prompter::start(config.pinentry.as_deref())?;
     let signals = system::termination_signals().map_err(Error::system("receive signals"))?;
     let mut protections = sandbox::harden();
-    let keystore = SoftKeystore::open(&config.state, &config.protection, prompter.clone())?;
-    drop(config.protection);
+    let pins = pins::Pins::new(prompter.clone());
+    let (width, needs) = (config.backend.width(), config.backend.needs(&config.reach));
+    let open = |backend: Backend| backend.open(&config.state, &pins);
     let endpoint = listen::Endpoint::open(&config.socket, config.shared)?;
     let uid = rustix::process::geteuid().as_raw();
-    protections.extend(sandbox::close(&config.state, endpoint.folder()));
-    sandbox::report(&protections, config.require_sandbox)?;
+    let close = |protections: &mut Vec<_>| {
+        protections.extend(sandbox::close(&config.state, endpoint.folder(), &needs));
+        sandbox::report(protections, config.require_sandbox)
+    };
+    let opened = if needs.foreign {
+        close(&mut protections)?;
+        open(config.backend)?
+    } else {
+        let opened = open(config.backend)?;
+        close(&mut protections)?;
+        opened
+    };
     prompter.receive()?;
-    let server = server::Server::new(keystore, uid, protections);
+    let server = server::Server::new(served::Served::new(opened), pins, width, uid, protections)?;
+    endpoint.listen()?;
     ready(&server.status());
     server.serve(endpoint, &signals, config.exit_idle)
 }

@@ -67,6 +67,7 @@ struct Bound {
 }
 
 impl Endpoint {
+    /// Takes the socket. Who connects to one with a path is refused until [`listen`](Self::listen).
     pub(crate) fn open(socket: &Socket, shared: bool) -> Result<Self, Error> {
         let (listener, bound) = match socket {
             Socket::Path(path) => {
@@ -78,6 +79,12 @@ impl Endpoint {
         };
         listener.set_nonblocking(true).map_err(Error::system("prepare the socket"))?;
         Ok(Self { listener, bound })
+    }
+
+    /// Lets others connect.
+    pub(crate) fn listen(&self) -> Result<(), Error> {
+        let listening = rustix::net::listen(&self.listener, BACKLOG);
+        listening.map_err(Error::system("listen on the socket"))
     }
 
     /// The folder of the socket file that has to be removed in the end.
@@ -130,7 +137,6 @@ fn bind_private(path: &Path) -> rustix::io::Result<UnixListener> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, BACKLOG)?;
     Ok(UnixListener::from(socket))
 }
 

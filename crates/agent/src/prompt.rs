@@ -3,7 +3,8 @@
 //! The sandbox lets the agent start no program, so that a *prompter*, a process without keys, is
 //! started before it closes. Over a socket pair the agent sends it [`Order`]s and gets back
 //! [`Answer`]s, in the frames of the agent's protocol; a frame's id is the number of the question.
-//! No answer but [`Answer::Agreed`] is a yes, and a prompter that ended answers nothing.
+//! No answer but [`Answer::Agreed`] is a yes, none but [`Answer::Pin`] a PIN, and a prompter that
+//! ended answers nothing.
 
 mod pinentry;
 mod prompter;
@@ -22,8 +23,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::agent::{FrameReader, decode, encode};
-use enclasp_keystore::{Confirm, Error, KeyInfo, Requester, Result, SignContext};
+use enclasp_keystore::{Confirm, Error, KeyInfo, KeyUri, PinWanted, Requester, Result, SignContext};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 pub use prompter::prompter_main;
 
@@ -42,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What the agent tells the prompter.
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
-    Ask(Question),
+    Ask(Box<Question>),
     /// Nobody waits for the answer any more.
     Cancel,
 }
@@ -50,16 +52,27 @@ enum Order {
 #[derive(Debug, Serialize, Deserialize)]
 struct Question {
     key: String,
+    wanted: Wanted,
     reason: String,
     requester: Requester,
     /// For how long the answer is wanted.
     timeout: Duration,
 }
 
+/// What a person is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+enum Wanted {
+    /// To agree to a signature.
+    Yes,
+    /// The PIN of what is described.
+    Pin { what: String, tries_left: Option<u32> },
+}
+
 /// What the prompter answers.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 enum Answer {
     Agreed,
+    Pin(Zeroizing<String>),
     Refused,
     TimedOut,
     /// Nobody could be asked, and why.
@@ -117,19 +130,39 @@ impl Prompter {
 
 impl Confirm for Prompter {
     fn confirm(&self, key: &KeyInfo, ctx: &SignContext) -> Result<()> {
-        let denied = |reason: &str| Error::Denied {
-            key: key.uri.to_string(),
-            operation: "sign with".into(),
-            reason: reason.into(),
+        match self.ask(&key.uri, Wanted::Yes, ctx)? {
+            Answer::Agreed => Ok(()),
+            _ => Err(denied(&key.uri, "sign with", "the person who was asked said no")),
+        }
+    }
+}
+
+impl Prompter {
+    /// Has a person enter a PIN.
+    pub(crate) fn pin(&self, wanted: &PinWanted<'_>, ctx: &SignContext) -> Result<Zeroizing<String>> {
+        let PinWanted { key, what, tries_left } = *wanted;
+        match self.ask(key, Wanted::Pin { what: what.to_owned(), tries_left }, ctx)? {
+            Answer::Pin(pin) => Ok(pin),
+            _ => Err(denied(key, "use", "the person who was asked gave no PIN")),
+        }
+    }
+
+    /// Asks, and waits for an answer that a person gave.
+    fn ask(&self, key: &KeyUri, wanted: Wanted, ctx: &SignContext) -> Result<Answer> {
+        let (operation, unasked) = match wanted {
+            Wanted::Yes => ("sign with", "nobody can be asked"),
+            Wanted::Pin { .. } => ("use", "its PIN is needed, and nobody can be asked"),
         };
+        let denied = |reason: &str| denied(key, operation, &format!("{unasked}: {reason}"));
         let Requester { tty, display, wayland_display, .. } = &ctx.requester;
         if tty.is_none() && display.is_none() && wayland_display.is_none() {
-            return Err(denied("nobody can be asked: the caller has no terminal and no display"));
+            return Err(denied("the caller has no terminal and no display"));
         }
-        let ended = || denied("nobody can be asked: the agent's prompter has ended; restart the agent");
+        let ended = || denied("the agent's prompter has ended; restart the agent");
         let timeout = ctx.deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         let question = Question {
-            key: key.uri.to_string(),
+            key: key.to_string(),
+            wanted,
             reason: ctx.reason.clone(),
             requester: ctx.requester.clone(),
             timeout,
@@ -137,16 +170,14 @@ impl Confirm for Prompter {
         let (number, answers) = self.0.ask(question).ok_or_else(ended)?;
         loop {
             match answers.recv_timeout(TICK) {
-                Ok(Answer::Agreed) => return Ok(()),
-                Ok(Answer::Refused) => return Err(denied("the person who was asked said no")),
                 Ok(Answer::TimedOut) => {
-                    let (key, operation) = (key.uri.to_string(), "sign with".into());
-                    return Err(Error::Deadline { key, operation });
+                    return Err(Error::Deadline { key: key.to_string(), operation: operation.into() });
                 }
-                Ok(Answer::Failed(reason)) => return Err(denied(&format!("nobody can be asked: {reason}"))),
+                Ok(Answer::Failed(reason)) => return Err(denied(&reason)),
+                Ok(answer) => return Ok(answer),
                 Err(RecvTimeoutError::Disconnected) => return Err(ended()),
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Err(error) = ctx.check(&key.uri) {
+                    if let Err(error) = ctx.check(key) {
                         self.0.forget(number);
                         return Err(error);
                     }
@@ -154,6 +185,10 @@ impl Confirm for Prompter {
             }
         }
     }
+}
+
+fn denied(key: &KeyUri, operation: &str, reason: &str) -> Error {
+    Error::Denied { key: key.to_string(), operation: operation.into(), reason: reason.into() }
 }
 
 impl Shared {
@@ -166,7 +201,7 @@ impl Shared {
         questions.asked = questions.asked.wrapping_add(1);
         let number = questions.asked;
         questions.waiting.insert(number, answered);
-        if !questions.send(&self.stream, number, &Order::Ask(question)) {
+        if !questions.send(&self.stream, number, &Order::Ask(Box::new(question))) {
             questions.waiting.remove(&number);
             return None;
         }
@@ -184,6 +219,8 @@ impl Shared {
     fn receive(&self) -> String {
         let mut reader = FrameReader::default();
         loop {
+            // An answer may have been a PIN.
+            reader.wipe();
             match reader.next(&mut &self.stream) {
                 Ok(Some((number, body))) => match decode(body) {
                     Ok(answer) => {

@@ -2,23 +2,23 @@
 //!
 //! Each measure is recorded with its outcome: what a kernel lacks is said, not assumed.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_no_new_privs};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use crate::Error;
+use crate::needs::{Needs, Network};
 
 /// A measure and whether it is in force, as in
 /// [`Status::protections`](enclasp_keystore::agent::Status).
@@ -46,12 +46,15 @@ pub(crate) fn harden() -> Vec<Measure> {
 }
 
 /// Closes the sandbox for this thread and those that it starts: files below `keys` are all that is
-/// left of the file system, but for the right to remove a file in `socket_folder`.
-pub(crate) fn close(keys: &Path, socket_folder: Option<&Path>) -> Vec<Measure> {
+/// left of the file system, but for the right to remove a file in `socket_folder`, and for `needs`.
+pub(crate) fn close(keys: &Path, socket_folder: Option<&Path>, needs: &Needs) -> Vec<Measure> {
     if let Err(reason) = only_thread() {
         return [LANDLOCK, SECCOMP].map(|name| (name.to_owned(), Err(reason.to_string()))).into();
     }
-    vec![measure(LANDLOCK, || restrict_files(keys, socket_folder)), measure(SECCOMP, restrict_system_calls)]
+    vec![
+        measure(LANDLOCK, || restrict_access(keys, socket_folder, needs)),
+        measure(SECCOMP, || restrict_system_calls(needs)),
+    ]
 }
 
 /// Logs what is not in force.
@@ -101,20 +104,37 @@ fn only_thread() -> Result<(), Failure> {
     Ok(())
 }
 
-fn restrict_files(keys: &Path, socket_folder: Option<&Path>) -> Result<(), Failure> {
-    let used = AccessFs::ReadFile
+fn restrict_access(keys: &Path, socket_folder: Option<&Path>, needs: &Needs) -> Result<(), Failure> {
+    let mut used = AccessFs::ReadFile
         | AccessFs::ReadDir
         | AccessFs::WriteFile
         | AccessFs::MakeReg
         | AccessFs::RemoveFile;
+    if needs.foreign {
+        // What a keystore makes as it opens, which is inside.
+        used |= AccessFs::MakeDir;
+    }
+    let network = match needs.network {
+        Network::Any => AccessNet::BindTcp.into(),
+        Network::None | Network::Ports(_) => AccessNet::from_all(LANDLOCK_ABI),
+    };
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
-        .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
+        .handle_access(network)?
         .scope(Scope::from_all(LANDLOCK_ABI))?
         .create()?
         .add_rule(PathBeneath::new(PathFd::new(keys)?, used))?;
     if let Some(folder) = socket_folder {
         rules = rules.add_rule(PathBeneath::new(PathFd::new(folder)?, AccessFs::RemoveFile))?;
+    }
+    let changed = AccessFs::from_all(LANDLOCK_ABI) & !(AccessFs::MakeChar | AccessFs::MakeBlock);
+    rules = rules
+        .add_rules(path_beneath_rules(&needs.readable, AccessFs::from_read(LANDLOCK_ABI)))?
+        .add_rules(path_beneath_rules(&needs.writable, changed))?;
+    if let Network::Ports(ports) = &needs.network {
+        for port in ports {
+            rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+        }
     }
     let status = rules.restrict_self()?;
     match (status.ruleset, status.landlock) {
@@ -128,7 +148,7 @@ fn restrict_files(keys: &Path, socket_folder: Option<&Path>) -> Result<(), Failu
     }
 }
 
-fn restrict_system_calls() -> Result<(), Failure> {
+fn restrict_system_calls(needs: &Needs) -> Result<(), Failure> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     // clone3 takes its flags from memory, where a filter cannot look; glibc falls back to clone
     // when it does not exist.
@@ -140,7 +160,7 @@ fn restrict_system_calls() -> Result<(), Failure> {
     )?
     .try_into()?;
     let allowed: BpfProgram = SeccompFilter::new(
-        allowed_system_calls()?,
+        calls::allowed(needs)?,
         SeccompAction::Errno(libc::EPERM as u32),
         SeccompAction::Allow,
         arch,
@@ -149,87 +169,6 @@ fn restrict_system_calls() -> Result<(), Failure> {
     // The second forbids the installation of a third.
     seccompiler::apply_filter(&no_clone3)?;
     Ok(seccompiler::apply_filter(&allowed)?)
-}
-
-/// What serving takes: no new programs, processes, sockets or executable memory.
-fn allowed_system_calls() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Failure> {
-    let plain = [
-        // Connections.
-        libc::SYS_accept4,
-        libc::SYS_recvfrom,
-        libc::SYS_sendto,
-        libc::SYS_read,
-        libc::SYS_write,
-        libc::SYS_writev,
-        libc::SYS_getsockopt,
-        libc::SYS_setsockopt,
-        libc::SYS_shutdown,
-        libc::SYS_ppoll,
-        libc::SYS_close,
-        libc::SYS_fcntl,
-        // The keys' files.
-        libc::SYS_openat,
-        libc::SYS_newfstatat,
-        libc::SYS_fstat,
-        libc::SYS_statx,
-        libc::SYS_lseek,
-        libc::SYS_getdents64,
-        libc::SYS_fsync,
-        libc::SYS_linkat,
-        libc::SYS_renameat,
-        libc::SYS_renameat2,
-        libc::SYS_unlinkat,
-        // Memory.
-        libc::SYS_brk,
-        libc::SYS_munmap,
-        libc::SYS_mremap,
-        libc::SYS_madvise,
-        // Threads and time.
-        libc::SYS_clone3, // answered by the other filter
-        libc::SYS_set_robust_list,
-        libc::SYS_rseq,
-        libc::SYS_sigaltstack,
-        libc::SYS_rt_sigprocmask,
-        libc::SYS_rt_sigaction,
-        libc::SYS_rt_sigreturn,
-        libc::SYS_restart_syscall,
-        libc::SYS_sched_getaffinity,
-        libc::SYS_sched_yield,
-        libc::SYS_futex,
-        libc::SYS_nanosleep,
-        libc::SYS_clock_nanosleep,
-        libc::SYS_clock_gettime,
-        libc::SYS_getpid,
-        libc::SYS_gettid,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
-        libc::SYS_getrandom,
-        // System calls that only older architectures have beside the above.
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_rename,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_unlink,
-    ];
-    let flags = |argument, mask: i32, value: i32| {
-        let operator = SeccompCmpOp::MaskedEq(mask as u64);
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)?;
-        SeccompRule::new(vec![condition])
-    };
-    let thread = libc::CLONE_THREAD | libc::CLONE_VM;
-    let mut calls: BTreeMap<i64, Vec<SeccompRule>> =
-        plain.into_iter().map(|call| (call, Vec::new())).collect();
-    calls.insert(libc::SYS_clone, vec![flags(0, thread, thread)?]);
-    calls.insert(libc::SYS_mmap, vec![flags(2, libc::PROT_EXEC, 0)?]);
-    calls.insert(libc::SYS_mprotect, vec![flags(2, libc::PROT_EXEC, 0)?]);
-    // The name of a thread.
-    calls.insert(libc::SYS_prctl, vec![flags(0, -1, libc::PR_SET_NAME)?]);
-    // To itself, which is how a program that found itself broken ends.
-    let own =
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
-    calls.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
-    Ok(calls)
 }
 
 #[cfg(test)]
@@ -259,7 +198,7 @@ mod tests {
         fs::write(runtime.join("socket"), b"x").unwrap();
         let _listener = UnixListener::bind(runtime.join("other")).unwrap();
         let closed = thread::spawn(move || {
-            for (measure, outcome) in close(&keys, Some(&runtime)) {
+            for (measure, outcome) in close(&keys, Some(&runtime), &Needs::default()) {
                 assert_eq!(outcome, Ok(()), "{measure}");
             }
             let denied = |what: &str, error: std::io::Error| {
@@ -276,7 +215,7 @@ mod tests {
             denied("connect by a path", UnixStream::connect(runtime.join("other")).unwrap_err());
             denied("signal", kill_process(getpid(), Signal::CONT).unwrap_err().into());
             assert!(fs::hard_link(&outside, keys.join("stolen")).is_err());
-            assert!(restrict_system_calls().is_err());
+            assert!(restrict_system_calls(&Needs::default()).is_err());
 
             durable::create(&keys.join("a"), b"1").unwrap();
             durable::replace(&keys.join("a"), b"2").unwrap();
@@ -286,6 +225,46 @@ mod tests {
             fs::remove_file(runtime.join("socket")).unwrap();
             thread::Builder::new().name("inner".into()).spawn(|| ()).unwrap().join().unwrap();
             assert!(std::panic::catch_unwind(|| panic!("expected")).is_err());
+        });
+        closed.join().unwrap();
+    }
+
+    /// What a driver is admitted is that, and not the rest.
+    #[test]
+    fn a_driver_reaches_what_it_needs_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (keys, tokens) = (folder.path().join("keys"), folder.path().join("tokens"));
+        let outside = folder.path().join("outside");
+        fs::create_dir(&keys).unwrap();
+        fs::create_dir(&tokens).unwrap();
+        fs::write(&outside, b"x").unwrap();
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let [open, shut] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let needs = Needs {
+            foreign: true,
+            readable: vec!["/etc".into(), "/not/there".into()],
+            writable: vec![tokens.clone()],
+            network: Network::Ports(vec![open.port()]),
+        };
+        let closed = thread::spawn(move || {
+            for (measure, outcome) in close(&keys, None, &needs) {
+                assert_eq!(outcome, Ok(()), "{measure}");
+            }
+            let denied = |what: &str, error: std::io::Error| {
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{what}: {error}");
+            };
+            denied("read", File::open(&outside).unwrap_err());
+            denied("write below /etc", fs::write("/etc/enclasp-test", b"y").unwrap_err());
+            denied("run a program", Command::new("/bin/true").spawn().unwrap_err());
+            denied("connect elsewhere", TcpStream::connect(shut).unwrap_err());
+            denied("listen", std::net::TcpListener::bind("127.0.0.1:0").unwrap_err());
+            File::open("/etc/passwd").unwrap();
+            TcpStream::connect(open).unwrap();
+            fs::create_dir(tokens.join("new")).unwrap();
+            fs::write(tokens.join("new/object"), b"y").unwrap();
+            fs::write(tokens.join("new/object"), b"z").unwrap();
+            fs::rename(tokens.join("new/object"), tokens.join("object")).unwrap();
+            fs::remove_dir_all(tokens.join("new")).unwrap();
         });
         closed.join().unwrap();
     }

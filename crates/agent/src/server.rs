@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use std::{io, process};
 
 use enclasp_keystore::agent::Status;
-use enclasp_keystore::soft::SoftKeystore;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::admission::Caller;
 use crate::listen::Endpoint;
+use crate::pins::Pins;
+use crate::queue::Queues;
 use crate::sandbox::Measure;
+use crate::served::Served;
 use crate::{Error, connection, system};
 
 /// How many connections are served at once, in all and of one user. The clients' pools hold idle
@@ -30,12 +32,15 @@ const MAX_REFUSALS: usize = 16;
 /// How long the end waits for requests that are being answered.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// Signing and reading a key's file take little stack.
-pub(crate) const STACK: usize = 512 * 1024;
+/// Signing and reading a key's file take little stack. Foreign code may take more.
+pub(crate) const STACK: usize = 1024 * 1024;
 
 /// What the connections share.
 pub(crate) struct Server {
-    pub(crate) keystore: SoftKeystore,
+    pub(crate) served: Served,
+    pub(crate) pins: Pins,
+    /// Where what takes long is done.
+    pub(crate) queues: Queues,
     pub(crate) signatures: AtomicU64,
     /// The user that this process runs as, asked for before the sandbox forbids it.
     uid: u32,
@@ -58,9 +63,22 @@ struct Open {
 }
 
 impl Server {
-    pub(crate) fn new(keystore: SoftKeystore, uid: u32, protections: Vec<Measure>) -> Arc<Self> {
-        Arc::new(Self {
-            keystore,
+    /// `width` is how many signatures with one key are worth beginning at once.
+    pub(crate) fn new(
+        served: Served,
+        pins: Pins,
+        width: usize,
+        uid: u32,
+        protections: Vec<Measure>,
+    ) -> Result<Arc<Self>, Error> {
+        let queues = Queues::new(width);
+        if !served.is_fast() {
+            queues.watch().map_err(Error::system("start a thread"))?;
+        }
+        Ok(Arc::new(Self {
+            served,
+            pins,
+            queues,
             signatures: AtomicU64::new(0),
             uid,
             protections,
@@ -71,7 +89,7 @@ impl Server {
                 last_closed: Instant::now(),
             }),
             closed: Condvar::new(),
-        })
+        }))
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -174,7 +192,7 @@ impl Server {
             (Slot { server: self.clone(), number }, refusal)
         };
         thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || match refusal {
-            None => connection::serve(&slot.server, stream, caller),
+            None => connection::serve(&slot.server, stream, caller, slot.number),
             Some(reason) => connection::refuse(stream, reason),
         })?;
         Ok(())

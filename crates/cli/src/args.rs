@@ -73,7 +73,7 @@ pub(crate) enum Command {
     Server(command::tunnel::Server),
     /// Accept connections in the clear and pass them on over mutual TLS.
     Client(command::tunnel::Client),
-    /// Run the agent, the process that owns the software keys.
+    /// Run an agent, the process that holds keys of software or of one kind of hardware.
     Agent(command::agent::Agent),
     /// Print a completion script for a shell.
     Completions(command::completions::Completions),

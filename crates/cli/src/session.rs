@@ -97,7 +97,9 @@ pub(crate) async fn follow(state: State, current: Arc<Mutex<Identity>>, replacer
         });
         let outcome = match looked.await {
             Ok(Ok(None)) => continue,
-            Ok(Ok(Some((credential, now)))) => replacer.replace(credential).map(|()| now).map_err(Failure::from),
+            Ok(Ok(Some((credential, now)))) => {
+                replacer.replace(credential).map(|()| now).map_err(Failure::from)
+            }
             Ok(Err(failure)) => Err(failure),
             Err(stopped) => Err(Failure::new(stopped)),
         };

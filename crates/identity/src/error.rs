@@ -26,6 +26,8 @@ pub enum Error {
     /// The keystore that the URI names is not in this build, or not on this platform.
     #[error("cannot open `{key}`: this build has no `{keystore}` keystore")]
     NoKeystore { key: String, keystore: String },
+    #[error("cannot open `{key}`: {reason}")]
+    Module { key: String, reason: String, found: Vec<String> },
     #[error("cannot find the folder for Enclasp's state: {reason}")]
     State { reason: String },
     #[error("cannot start the agent: {reason}")]
@@ -61,7 +63,21 @@ impl Error {
             Self::Pkcs12 { .. } => {
                 Some("the passphrase may be wrong: --password-file FILE, or ENCLASP_P12_PASSWORD".into())
             }
-            Self::NoKeystore { .. } => Some("keystores in this build: soft".into()),
+            Self::NoKeystore { keystore, .. } if keystore == "tpm" => Some(
+                "keystores in this build: soft, pkcs11; `cargo build --release --features tpm` adds tpm"
+                    .into(),
+            ),
+            Self::NoKeystore { .. } => {
+                let tpm = if cfg!(feature = "tpm") { ", tpm" } else { "" };
+                Some(format!("keystores in this build: soft, pkcs11{tpm}"))
+            }
+            Self::Module { found, .. } => {
+                let found =
+                    if found.is_empty() { String::new() } else { format!("; here are {}", found.join(", ")) };
+                Some(format!(
+                    "say it in the URI, as in `…?module-path=/PATH/MODULE.so`, or with ENCLASP_PKCS11_MODULE{found}"
+                ))
+            }
             Self::State { .. } => Some("name one with --state DIR or ENCLASP_STATE".into()),
             Self::Agent { .. } => Some("run `enclasp agent` in a terminal to see what it says".into()),
             Self::Keystore(error) => error.hint(),

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod holder;
 mod identity;
 mod import;
 mod pkcs12;
@@ -14,6 +15,7 @@ mod state;
 mod store;
 
 pub use error::{Error, Result};
+pub use holder::Holder;
 pub use identity::Identity;
 pub use import::{Examined, examine, match_key};
 pub use pkcs12::Pkcs12;

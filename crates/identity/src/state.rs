@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::agent::AgentKeystore;
-use enclasp_keystore::{Key, KeyUri, Keystore, KeystoreKind, durable};
+use enclasp_keystore::{Key, KeyUri, Keystore, durable};
 
-use crate::{Error, Result, Store};
+use crate::{Error, Holder, Result, Store};
 
 /// The folders of one user: identities, keys, the agent's socket.
 #[derive(Clone, Debug)]
@@ -65,14 +65,20 @@ impl State {
         &self.root
     }
 
-    /// The agent's socket.
+    /// The socket of the agent that holds software keys.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// The folder of the agent's keys.
-    pub fn keys(&self) -> PathBuf {
-        self.root.join("keys")
+    /// The socket of an agent; those of hardware are beside that of software keys.
+    pub fn socket_of(&self, holder: &Holder) -> PathBuf {
+        let beside = |label| self.socket.with_file_name(format!("{label}.sock"));
+        holder.label().map_or_else(|| self.socket.clone(), beside)
+    }
+
+    /// The folder of an agent's keys, or of what it knows of them.
+    pub fn keys_of(&self, holder: &Holder) -> PathBuf {
+        self.root.join(holder.label().as_deref().unwrap_or("keys"))
     }
 
     /// The folder of enrolments that are under way.
@@ -88,17 +94,38 @@ impl State {
         Store::open(&self.root.join("identities"))
     }
 
-    /// The keys of the agent, which is started when it is first needed and does not run: by the
+    /// The software keys. Their agent is started when it is first needed and does not run: by the
     /// program `enclasp`, this one if it is that, else the one in `PATH`.
     pub fn agent(&self) -> AgentKeystore {
+        self.agent_of(Holder::Soft)
+    }
+
+    /// The keys of an agent, which is started likewise.
+    pub fn agent_of(&self, holder: Holder) -> AgentKeystore {
         let state = self.clone();
-        AgentKeystore::starting(&self.socket, move || state.start_agent())
+        AgentKeystore::starting(&self.socket_of(&holder), move || state.start_agent(&holder))
+    }
+
+    /// The command that runs an agent, which ends when nobody used it for ten minutes.
+    pub fn agent_command(&self, holder: &Holder) -> Command {
+        let mut command = Command::new(program());
+        command.args(["agent", "--exit-idle", "10m", "--state"]).arg(&self.root);
+        command.arg("--socket").arg(self.socket_of(holder)).args(holder.arguments());
+        // An agent is given a PIN by the client whose it is.
+        for variable in ["ENCLASP_STATE", "ENCLASP_AGENT_SOCKET", "ENCLASP_PIN", "ENCLASP_PIN_FILE"] {
+            command.env_remove(variable);
+        }
+        if std::env::var_os("TSS2_LOG").is_none() {
+            // libtss2 writes to standard error what comes back as an error as well.
+            command.env("TSS2_LOG", "all+none");
+        }
+        command
     }
 
     /// Opens the key that `uri` names.
     ///
     /// # Errors
-    /// [`Error::NoKeystore`] if this build has no such keystore, and what the keystore says.
+    /// Those of [`Holder::of`], and what the keystore says.
     pub fn open_key(&self, uri: &KeyUri) -> Result<Arc<dyn Key>> {
         Ok(Arc::from(self.keystore(uri)?.open(uri)?))
     }
@@ -106,42 +133,35 @@ impl State {
     /// The keystore that `uri` names.
     ///
     /// # Errors
-    /// [`Error::NoKeystore`].
+    /// Those of [`Holder::of`].
     pub fn keystore(&self, uri: &KeyUri) -> Result<AgentKeystore> {
-        match uri.kind() {
-            KeystoreKind::Soft => Ok(self.agent()),
-            // Nothing falls back to software silently (invariant 5).
-            other => Err(Error::NoKeystore { key: uri.to_string(), keystore: other.to_string() }),
-        }
+        Ok(self.agent_of(Holder::of(uri)?))
     }
 
-    /// Starts an agent of its own session that ends when nobody used it for ten minutes, and waits
-    /// until it listens.
-    fn start_agent(&self) -> std::result::Result<(), enclasp_keystore::Error> {
+    /// Starts an agent of its own session, and waits until it listens.
+    fn start_agent(&self, holder: &Holder) -> std::result::Result<(), enclasp_keystore::Error> {
+        let socket = self.socket_of(holder);
         let failed = |reason: String| enclasp_keystore::Error::Unavailable {
-            at: self.socket.display().to_string(),
+            at: socket.display().to_string(),
             reason: format!("the agent did not start: {reason}"),
         };
         durable::private_folder(&self.root)?;
-        let log_path = self.root.join("agent.log");
+        let log_path = self.root.join(format!("{}.log", holder.label().as_deref().unwrap_or("agent")));
         let mut options = OpenOptions::new();
         let log = options.create(true).append(true).mode(0o600).open(&log_path);
         let log = log.map_err(|e| failed(format!("{}: {e}", log_path.display())))?;
         let logged = log.metadata().map_or(0, |metadata| metadata.len());
-        let mut command = Command::new(program());
-        command.args(["agent", "--exit-idle", "10m", "--state"]).arg(&self.root);
-        command.arg("--socket").arg(&self.socket);
-        command.env_remove("ENCLASP_STATE").env_remove("ENCLASP_AGENT_SOCKET");
+        let mut command = self.agent_command(holder);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/").process_group(0);
         let mut child = command.spawn().map_err(|e| failed(format!("{}: {e}", program().display())))?;
         let started = Instant::now();
         loop {
-            if UnixStream::connect(&self.socket).is_ok() {
+            if UnixStream::connect(&socket).is_ok() {
                 return Ok(());
             }
             if let Ok(Some(status)) = child.try_wait() {
                 // Another may have started one at the same time, and won.
-                if UnixStream::connect(&self.socket).is_ok() {
+                if UnixStream::connect(&socket).is_ok() {
                     return Ok(());
                 }
                 return Err(failed(last_words(&log_path, logged).unwrap_or_else(|| status.to_string())));

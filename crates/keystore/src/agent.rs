@@ -21,10 +21,11 @@
 //! raise the version.
 //!
 //! Who asks is the peer of the socket as the kernel tells it (`SO_PEERCRED`). Closing the socket
-//! cancels what is under way. No request returns a private key.
+//! cancels what is under way. No request returns a private key or a PIN.
 
 mod client;
 mod frame;
+mod pin;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -35,7 +36,7 @@ pub use frame::{FrameReader, decode, encode};
 use crate::{Error, Input, KeyInfo, KeySpec, KeyUri, Requester, Scheme};
 
 /// The version of the protocol that this build speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The largest `length` of a frame. It leaves room for a TLS 1.2 CertificateVerify over a
 /// handshake with long certificate chains, and for a certification request with many names.
@@ -65,6 +66,26 @@ pub enum Request<'a> {
     Sign(#[serde(borrow)] SignRequest<'a>),
     /// Tell how the agent is. Answered with [`Response::Status`].
     Status,
+    /// Tells where a person can be asked for what this connection makes, opens and deletes; a
+    /// signature says so itself. The agent sets `pid` itself. Answered with [`Response::Done`].
+    Introduce(Requester),
+    /// Gives a PIN, so that no person has to be asked for it. The agent keeps it in memory until it
+    /// proves to be wrong. Answered with [`Response::Done`].
+    Unlock {
+        /// The key, or another of the same token.
+        key: KeyUri,
+        /// The PIN, UTF-8.
+        pin: Secret,
+    },
+    /// Tell the certificate that is beside a key. Answered with [`Response::Certificate`].
+    Certificate(KeyUri),
+    /// Write a certificate beside a key. Answered with [`Response::Done`].
+    StoreCertificate {
+        /// The key.
+        uri: KeyUri,
+        /// The certificate, DER.
+        certificate: Vec<u8>,
+    },
 }
 
 /// A request for a signature.
@@ -102,6 +123,8 @@ pub enum Response {
     Status(Status),
     /// Refused or failed.
     Refused(Error),
+    /// The DER certificate beside a key, if there is one.
+    Certificate(Option<Vec<u8>>),
 }
 
 /// How the agent is, and how well it is closed off.

@@ -71,6 +71,11 @@ impl Error {
             Self::Locked { .. } => {
                 "restart the agent with the passphrase: `enclasp agent --passphrase-file FILE`".into()
             }
+            Self::Denied { key, reason, .. } if reason.contains("PIN") && !key.starts_with("soft:") => {
+                "the PIN is asked for by pinentry, or comes from ENCLASP_PIN_FILE or ENCLASP_PIN, or from \
+                 `pin-source=file:PATH` in the URI of a PKCS#11 key"
+                    .into()
+            }
             Self::Denied { .. } => return None,
             Self::Busy { .. } => "try again in a moment".into(),
             Self::Unsupported { key, .. } => {

@@ -167,7 +167,9 @@ impl FromStr for KeyUri {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = attributes(path, ';').map_err(error)?;
         let query = attributes(query, '&').map_err(error)?;
-        if path.is_empty() {
+        // Of these, what names no key names all of a keystore.
+        let names_all = matches!(kind, KeystoreKind::Pkcs11 | KeystoreKind::Tpm);
+        if path.is_empty() && !names_all {
             return Err(error("it names no key".into()));
         }
         if find(&path, "pin-value").or(find(&query, "pin-value")).is_some() {
@@ -382,6 +384,8 @@ mod tests {
             "tpm:name=web;hierarchy=owner",
             "apple:label=web",
             "windows:name=web",
+            "tpm:",
+            "pkcs11:?module-path=/usr/lib/x.so",
         ] {
             let uri: KeyUri = text.parse().unwrap();
             assert_eq!(uri.to_string().parse::<KeyUri>().unwrap(), uri, "{text}");

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use enclasp_keystore::Requester;
 use rustix::process::{Pid, Signal, kill_process};
+use zeroize::Zeroizing;
 
-use super::Answer;
-use super::text::escape;
+use super::text::{escape, unescape};
+use super::{Answer, Wanted};
 
 /// A line of Assuan has at most 1000 bytes.
 const MAX_LINE: u64 = 1024;
@@ -61,15 +62,27 @@ impl Pinentry {
         &self.process
     }
 
-    /// Shows `description` and waits for yes or no. Whatever goes wrong is a no.
-    pub(super) fn confirm(mut self, description: &str, place: &Requester, timeout: Duration) -> Answer {
-        let answer = self.converse(description, place, timeout);
+    /// Shows `description` and waits for what is wanted. Whatever goes wrong is a no.
+    pub(super) fn ask(
+        mut self,
+        wanted: &Wanted,
+        description: &str,
+        place: &Requester,
+        timeout: Duration,
+    ) -> Answer {
+        let answer = self.converse(wanted, description, place, timeout);
         answer.unwrap_or_else(|e| Answer::Failed(format!("the pinentry ended without an answer ({e})")))
     }
 
-    fn converse(&mut self, description: &str, place: &Requester, timeout: Duration) -> io::Result<Answer> {
+    fn converse(
+        &mut self,
+        wanted: &Wanted,
+        description: &str,
+        place: &Requester,
+        timeout: Duration,
+    ) -> io::Result<Answer> {
         let failed = |e: Complaint| Answer::Failed(format!("the pinentry says: {}", e.text));
-        if let Err(error) = self.answer()? {
+        if let Err(error) = self.answer(None)? {
             return Ok(failed(error));
         }
         if let Some(tty) = &place.tty {
@@ -84,7 +97,10 @@ impl Pinentry {
         for command in [
             format!("SETTIMEOUT {seconds}"),
             "SETTITLE enclasp".into(),
-            "SETOK Sign".into(),
+            match wanted {
+                Wanted::Yes => "SETOK Sign".into(),
+                Wanted::Pin { .. } => "SETPROMPT PIN:".into(),
+            },
             "SETCANCEL Refuse".into(),
         ] {
             let _ = self.command(&command)?;
@@ -92,8 +108,18 @@ impl Pinentry {
         if let Err(error) = self.command(&format!("SETDESC {}", escape(description)))? {
             return Ok(failed(error));
         }
-        Ok(match self.command("CONFIRM")? {
-            Ok(()) => Answer::Agreed,
+        let mut pin = Zeroizing::new(Vec::new());
+        let answered = match wanted {
+            Wanted::Yes => self.command("CONFIRM")?.map(|()| Answer::Agreed),
+            Wanted::Pin { .. } => {
+                self.input.write_all(b"GETPIN\n")?;
+                let answered = self.answer(Some(&mut pin))?;
+                let text = std::str::from_utf8(&pin).map_err(|_| io::ErrorKind::InvalidData)?;
+                answered.map(|()| Answer::Pin(Zeroizing::new(text.to_owned())))
+            }
+        };
+        Ok(match answered {
+            Ok(answer) => answer,
             Err(error) => match error.code & 0xffff {
                 CANCELED | NOT_CONFIRMED | FULLY_CANCELED => Answer::Refused,
                 TIMEOUT => Answer::TimedOut,
@@ -114,16 +140,23 @@ impl Pinentry {
 
     fn command(&mut self, line: &str) -> io::Result<Result<(), Complaint>> {
         self.input.write_all(format!("{line}\n").as_bytes())?;
-        self.answer()
+        self.answer(None)
     }
 
-    fn answer(&mut self) -> io::Result<Result<(), Complaint>> {
+    /// Reads up to the end of an answer. What it says (`D` lines) goes to `data`, if that is
+    /// expected.
+    fn answer(&mut self, mut data: Option<&mut Zeroizing<Vec<u8>>>) -> io::Result<Result<(), Complaint>> {
         loop {
-            let mut line = Vec::new();
+            // Of the length that it may have, so that no copy is left behind as it grows.
+            let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE as usize));
             (&mut self.output).take(MAX_LINE).read_until(b'\n', &mut line)?;
             let Some(line) = line.strip_suffix(b"\n") else {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
+            if let (Some(data), Some(said)) = (&mut data, line.strip_prefix(b"D ")) {
+                **data = unescape(said).ok_or(io::ErrorKind::InvalidData)?;
+                continue;
+            }
             let line = String::from_utf8_lossy(line);
             let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
             match word {

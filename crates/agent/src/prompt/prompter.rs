@@ -13,10 +13,12 @@ use std::{env, fs, io, thread};
 
 use enclasp_keystore::Requester;
 use enclasp_keystore::agent::{FrameReader, decode, encode};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use zeroize::Zeroize;
 
 use super::pinentry::{Pinentry, Process};
 use super::text::plain;
-use super::{Answer, Order, PINENTRY_VARIABLE, Question};
+use super::{Answer, Order, PINENTRY_VARIABLE, Question, Wanted};
 use crate::Error;
 
 const DEFAULT_PINENTRY: &str = "/usr/bin/pinentry";
@@ -29,6 +31,8 @@ const DEFAULT_PINENTRY: &str = "/usr/bin/pinentry";
 pub fn prompter_main() -> Result<(), Error> {
     let stream = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let stream = stream.map_err(Error::system("open the agent's socket"))?;
+    // It sees PINs.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     // Job control stops a background process that reads from the terminal of its session, and the
     // agent may be one. It fails only for who has a session already.
     let _ = rustix::process::setsid();
@@ -43,7 +47,7 @@ pub fn prompter_main() -> Result<(), Error> {
     let ended = loop {
         match reader.next(&mut &desk.stream) {
             Ok(Some((number, body))) => match decode(body) {
-                Ok(Order::Ask(question)) => desk.take(number, question),
+                Ok(Order::Ask(question)) => desk.take(number, *question),
                 Ok(Order::Cancel) => desk.cancel(number),
                 Err(error) => break Err(io::Error::other(error)),
             },
@@ -134,7 +138,7 @@ impl Desk {
             _ => return cancelled(),
         }
         let rest = until.map_or(question.timeout, |until| until.saturating_duration_since(Instant::now()));
-        pinentry.confirm(&description(question), &requester, rest)
+        pinentry.ask(&question.wanted, &description(question), &requester, rest)
     }
 
     /// Waits until no other question stands at `place`; `None` if this one is cancelled first.
@@ -158,6 +162,7 @@ impl Desk {
         if encode(number, answer, &mut frame).is_ok() {
             let _ = (&self.stream).write_all(&frame);
         }
+        frame.zeroize();
     }
 
     fn questions(&self) -> MutexGuard<'_, Questions> {
@@ -220,12 +225,19 @@ fn description(question: &Question) -> String {
         None => ("a program in another container".to_owned(), "process unknown".to_owned()),
     };
     let reason = if question.reason.is_empty() { "no reason given" } else { &question.reason };
-    format!(
-        "Sign with {}?\n\nReason: {}\n\nAsked by {} ({pid})",
-        plain(&question.key, 150),
-        plain(reason, 300),
-        program
-    )
+    let key = plain(&question.key, 150);
+    let wanted = match &question.wanted {
+        Wanted::Yes => format!("Sign with {key}?"),
+        Wanted::Pin { what, tries_left } => {
+            let left = match tries_left {
+                None => String::new(),
+                Some(1) => " One try is left before it locks.".into(),
+                Some(tries) => format!(" {tries} tries are left before it locks."),
+            };
+            format!("The PIN of {} is needed to use {key}.{left}", plain(what, 100))
+        }
+    };
+    format!("{wanted}\n\nReason: {}\n\nAsked by {program} ({pid})", plain(reason, 300))
 }
 
 /// Its path and its command line, as the kernel has them. The command line is the program's word.

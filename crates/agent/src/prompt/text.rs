@@ -1,5 +1,7 @@
 //! Text from outside, made fit to be shown to a person and sent to a pinentry.
 
+use zeroize::Zeroizing;
+
 /// The beginning of `text`, at most `limit` bytes when [`escape`]d, in which nothing moves the
 /// cursor, reverses the writing, or starts markup in a graphical pinentry.
 pub(super) fn plain(text: &str, limit: usize) -> String {
@@ -43,6 +45,21 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
+/// What an Assuan `D` line says, in which `%25` stands for `%` and the like.
+pub(super) fn unescape(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.iter();
+    while let Some(&byte) = rest.next() {
+        if byte != b'%' {
+            plain.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|digit| char::from(*digit).to_digit(16));
+        plain.push((digit()? * 16 + digit()?) as u8);
+    }
+    Some(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +76,7 @@ mod tests {
         assert_eq!(plain("%%%", 6), "%%…");
         assert_eq!(plain("ééé", 5), "éé…");
         assert_eq!(escape("50%\nOK"), "50%25%0AOK");
+        assert_eq!(**unescape(b"50%25%0aOK").unwrap(), *b"50%\nOK");
+        assert!(unescape(b"50%").is_none() && unescape(b"%2").is_none() && unescape(b"%zz").is_none());
     }
 }

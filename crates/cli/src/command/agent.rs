@@ -1,10 +1,11 @@
-//! `enclasp agent`: the process that owns the software keys.
+//! `enclasp agent`: the process that holds keys, of software or of one kind of hardware.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use enclasp_agent::{Config, Socket};
+use enclasp_agent::{Backend, Config, Reach, Socket};
 use enclasp_enroll::duration;
+use enclasp_identity::Holder;
 use enclasp_keystore::soft::Protection;
 
 use crate::args::Global;
@@ -16,10 +17,25 @@ use crate::{input, output};
   enclasp agent                            in the foreground; other commands start one when needed
   enclasp agent --passphrase-file FILE     keys encrypted with a passphrase instead of a key file
   enclasp agent --status                   what protects the agent that runs
+  enclasp agent --module /usr/lib/x.so     the keys on the tokens of a PKCS#11 module
+  enclasp agent --tpm                      the keys of this machine's TPM
 
 A program of the same user can ask the agent for signatures, and can read a key file that the agent
 can read. A system agent under a user of its own is closed to that: see docs/agent.md.")]
 pub(crate) struct Agent {
+    /// Hold the keys on the tokens of this PKCS#11 module, a shared library.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["tpm", "passphrase", "passphrase_file"])]
+    module: Option<PathBuf>,
+    /// Hold the keys of a TPM 2.0 [default TCTI: device:/dev/tpmrm0].
+    #[arg(long, value_name = "TCTI", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0",
+        conflicts_with_all = ["passphrase", "passphrase_file"])]
+    tpm: Option<String>,
+    /// A folder that the module or the TPM's driver may use besides those that it is known to need.
+    #[arg(long, value_name = "DIR", env = "ENCLASP_AGENT_FOLDERS", value_delimiter = ':')]
+    allow_folder: Vec<PathBuf>,
+    /// Let the module connect to network addresses, as a network HSM needs.
+    #[arg(long, env = "ENCLASP_AGENT_NETWORK", value_parser = clap::builder::BoolishValueParser::new())]
+    allow_network: bool,
     /// Where to listen: a path, or `systemd` for the socket that systemd passes.
     #[arg(long, value_name = "PATH", env = "ENCLASP_AGENT_SOCKET")]
     socket: Option<PathBuf>,
@@ -48,31 +64,34 @@ pub(crate) struct Agent {
 
 pub(crate) fn run(global: &Global, agent: Agent) -> Outcome {
     let state = global.state()?;
+    let holder = match (&agent.module, &agent.tpm) {
+        (Some(module), _) => Holder::Pkcs11(std::path::absolute(module)?),
+        (None, Some(tcti)) => Holder::Tpm(tcti.clone()),
+        (None, None) => Holder::Soft,
+    };
     if agent.status {
-        let state = match agent.socket {
-            Some(socket) => state.with_socket(socket),
-            None => state,
-        };
-        return status(global, &enclasp_keystore::agent::AgentKeystore::new(state.socket()));
+        let socket = agent.socket.unwrap_or_else(|| state.socket_of(&holder));
+        return status(global, &enclasp_keystore::agent::AgentKeystore::new(&socket));
     }
-    let socket = match agent.socket {
+    let socket = match agent.socket.clone() {
         Some(socket) if socket.as_os_str() == "systemd" => Socket::Systemd,
         Some(socket) => Socket::Path(socket),
-        None => Socket::Path(state.socket().to_owned()),
+        None => Socket::Path(state.socket_of(&holder)),
     };
-    let protection = if agent.passphrase || agent.passphrase_file.is_some() {
-        let file = agent.passphrase_file.as_deref();
-        Protection::Passphrase(input::secret("passphrase", file, "ENCLASP_PASSPHRASE", "--passphrase-file")?)
-    } else {
-        Protection::KeyFile
+    let folder = state.keys_of(&holder);
+    let backend = match holder {
+        Holder::Soft => Backend::Soft { protection: protection(&agent)? },
+        Holder::Pkcs11(module) => Backend::Pkcs11 { module },
+        Holder::Tpm(tcti) => Backend::Tpm { tcti },
     };
     let config = Config {
-        protection,
+        backend,
+        reach: Reach { folders: agent.allow_folder, network: agent.allow_network },
         shared: agent.shared,
         exit_idle: agent.exit_idle,
         pinentry: agent.pinentry,
         require_sandbox: agent.require_sandbox,
-        ..Config::new(socket, state.keys())
+        ..Config::new(socket, folder)
     };
     let listens = match &config.socket {
         Socket::Path(path) => path.display().to_string(),
@@ -80,6 +99,15 @@ pub(crate) fn run(global: &Global, agent: Agent) -> Outcome {
     };
     enclasp_agent::run(config, |_| output::note(format_args!("the agent listens on {listens}")))?;
     Ok(())
+}
+
+fn protection(agent: &Agent) -> Outcome<Protection> {
+    if !agent.passphrase && agent.passphrase_file.is_none() {
+        return Ok(Protection::KeyFile);
+    }
+    let file = agent.passphrase_file.as_deref();
+    let passphrase = input::secret("passphrase", file, "ENCLASP_PASSPHRASE", "--passphrase-file")?;
+    Ok(Protection::Passphrase(passphrase))
 }
 
 /// Asks people, for the agent.

@@ -6,7 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use enclasp_tls::{Client, ClientCertificate, ClientStream, Credential, Evidence, Options, Version, explain, server_name};
+use enclasp_tls::{
+    Client, ClientCertificate, ClientStream, Credential, Evidence, Options, Version, explain, server_name,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use enclasp_ca::{Authority, NewAuthority, TokenRequest};
 use enclasp_enroll::Enrolment;
-use enclasp_identity::{Identity, State};
+use enclasp_identity::{Holder, Identity, State};
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeySpec, KeyUri, Keystore, KeystoreKind, SignContext};
 use enclasp_pki::{DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_csr, create_root};
@@ -27,7 +27,9 @@ use crate::output;
 #[command(after_help = "Examples:
   enclasp demo
   enclasp demo --keep /tmp/enclasp-demo     leaves what it made, and says how to go on with it
-  enclasp demo --json                       the same for machines")]
+  enclasp demo --json                       the same for machines
+  enclasp demo --keystore tpm:name=laptop
+  enclasp demo --keystore 'pkcs11:token=HSM;object=laptop?module-path=/usr/lib/x.so&pin-source=file:/etc/hsm.pin'")]
 pub(crate) struct Demo {
     /// Where the client's key shall be, as a key URI.
     #[arg(long, value_name = "URI", default_value = "soft:name=laptop")]
@@ -85,20 +87,25 @@ pub(crate) async fn run(global: &Global, demo: Demo) -> Outcome {
 }
 
 async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome {
-    // The agent, in a process of its own; it ends with this guard.
+    // The agents, in processes of their own; they end with these guards.
     let state = State::at(&folder.join("state"))?.with_socket(folder.join("state/agent.sock"));
-    let agent = {
+    let holder = Holder::of(&demo.keystore)?;
+    let start = |holder: &Holder| {
         let _wait = output::Spinner::start("starting the agent");
-        Agent::start(&state)?
+        Agent::start(&state, holder)
     };
-    let keystore: Arc<dyn Keystore> = Arc::new(state.keystore(&demo.keystore)?);
-    let status = state.agent().status()?;
-    let in_force = status.protections.iter().filter(|(_, outcome)| outcome.is_ok());
-    let in_force: Vec<_> = in_force.map(|(measure, _)| measure.as_str()).collect();
-    teller.step("agent", format!("process {} owns the keys; {}", agent.pid(), in_force.join(", ")))?;
+    let agent = start(&Holder::Soft)?;
+    let of_hardware = if holder == Holder::Soft { None } else { Some(start(&holder)?) };
+    let agents = state.agent_of(holder);
+    let in_force = agents.status()?.protections.into_iter().filter(|(_, outcome)| outcome.is_ok());
+    let in_force: Vec<_> = in_force.map(|(measure, _)| measure).collect();
+    let pid = of_hardware.as_ref().unwrap_or(&agent).pid();
+    teller.step("agent", format!("process {pid} holds the key; {}", in_force.join(", ")))?;
 
     // The key.
+    let keystore: Arc<dyn Keystore> = Arc::new(agents);
     let key = keystore.create(&KeySpec::new(demo.keystore.clone()))?;
+    let _key = demo.keep.is_none().then(|| NewKey { keystore: keystore.clone(), uri: demo.keystore.clone() });
     let info = key.info();
     let schemes: Vec<_> = info.usable_schemes().iter().map(|scheme| scheme.name()).collect();
     teller.step(
@@ -272,16 +279,27 @@ impl Folder {
     }
 }
 
-/// The agent of the demo, which ends with it.
+/// A key that is deleted in the end, since a token is not part of the demo's folder.
+struct NewKey {
+    keystore: Arc<dyn Keystore>,
+    uri: KeyUri,
+}
+
+impl Drop for NewKey {
+    fn drop(&mut self) {
+        if let Err(error) = self.keystore.delete(&self.uri) {
+            output::warn(format_args!("`{}` is left behind: {error}", self.uri));
+        }
+    }
+}
+
+/// An agent of the demo, which ends with it.
 struct Agent(Child);
 
 impl Agent {
-    fn start(state: &State) -> Outcome<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["agent", "--exit-idle", "10m", "--state"])
-            .arg(state.root())
-            .arg("--socket")
-            .arg(state.socket())
+    fn start(state: &State, holder: &Holder) -> Outcome<Self> {
+        let mut child = state
+            .agent_command(holder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -300,7 +318,13 @@ impl Agent {
             }
             said.push(line);
         }
-        Err(Failure::new(format!("the agent did not start: {}", said.join("; "))))
+        let (hints, said): (Vec<_>, Vec<_>) = said.iter().partition(|line| line.starts_with("hint: "));
+        let said: Vec<_> = said.iter().map(|line| line.trim_start_matches("error: ")).collect();
+        let failure = Failure::new(format!("the agent did not start: {}", said.join("; ")));
+        Err(match hints.first() {
+            Some(hint) => failure.hint(hint.trim_start_matches("hint: ")),
+            None => failure,
+        })
     }
 
     fn pid(&self) -> u32 {

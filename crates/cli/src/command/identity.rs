@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use clap::Subcommand;
 use enclasp_identity::{self as identity, Pkcs12, State, examine, match_key};
-use enclasp_keystore::{Import, KeyUri, Keystore};
+use enclasp_keystore::{Import, Key, KeyUri, Keystore, KeystoreKind, StoreCertificate};
 use enclasp_pki::{Certificate, pem};
 use serde::Serialize;
 
@@ -25,6 +25,9 @@ enum Verb {
     #[command(after_help = "Examples:
   enclasp identity import --name web --cert web.pem            finds the key that it is for
   enclasp identity import --name web --cert web.pem --cacert ca.pem
+  enclasp identity import --name web --cert web.pem --key tpm:name=web     for a key in hardware
+  enclasp identity import --name card --key 'pkcs11:token=card;object=k?module-path=/usr/lib/x.so'
+                                                       with the certificate on the card
   enclasp identity import --name test --p12 test.p12 --password-file pw    a *software* identity
 
 A PKCS#12 file's private key is moved into the agent. Copies of it may exist, so the identity is
@@ -34,8 +37,12 @@ marked as software: it is for finding faults, not for service.")]
         #[arg(long)]
         name: String,
         /// Certificate, PEM or DER, with or without its chain.
-        #[arg(long, value_name = "FILE", required_unless_present = "p12", conflicts_with = "p12")]
+        #[arg(long, value_name = "FILE", required_unless_present_any = ["p12", "key"], conflicts_with = "p12")]
         cert: Option<PathBuf>,
+        /// The key that the certificate is for [default: the software key that has its public key].
+        /// A PKCS#11 token gets the certificate, too; without --cert, the one on it is taken.
+        #[arg(long, value_name = "URI", conflicts_with = "p12")]
+        key: Option<KeyUri>,
         /// PKCS#12 file.
         #[arg(long, value_name = "FILE")]
         p12: Option<PathBuf>,
@@ -69,16 +76,16 @@ marked as software: it is for finding faults, not for service.")]
 pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
     let state = global.state()?;
     match identity.verb {
-        Verb::Import { name, cert, p12, password_file, cacert, replace } => {
+        Verb::Import { name, cert, key, p12, password_file, cacert, replace } => {
             let roots = cacert.map(|path| input::certificates(&path)).transpose()?.unwrap_or_default();
             identity::Store::check_name(&name)?;
             let store = state.identities()?;
             if !replace && store.get(&name).is_ok() {
                 return Err(identity::Error::Exists { name }.into());
             }
-            let (certificates, private_key) = match (cert, p12) {
-                (Some(path), _) => (input::certificates(&path)?, None),
-                (None, Some(path)) => {
+            let (certificates, private_key) = match (cert, p12, &key) {
+                (Some(path), ..) => (input::certificates(&path)?, None),
+                (None, Some(path), _) => {
                     let bytes = input::file(&path)?;
                     let passphrase = input::secret(
                         "passphrase of the PKCS#12 file",
@@ -89,7 +96,8 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
                     let p12 = Pkcs12::open(&bytes, &passphrase)?;
                     (p12.certificates, Some(p12.private_key))
                 }
-                (None, None) => return Err(Failure::usage("--cert FILE or --p12 FILE is needed")),
+                (None, None, Some(uri)) => (vec![certificate_beside(&state, uri)?], None),
+                (None, None, None) => return Err(Failure::usage("--cert FILE or --p12 FILE is needed")),
             };
             let examined = examine(&certificates, &roots, SystemTime::now())?;
             let software = private_key.is_some();
@@ -98,7 +106,7 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
                     let uri = KeyUri::soft(&name)?;
                     state.keystore(&uri)?.import(&uri, pkcs8)?.info().uri.clone()
                 }
-                None => find_key(&state, &examined.chain[0])?,
+                None => find_key(&state, &examined.chain[0], key)?,
             };
             let identity = identity::Identity {
                 name,
@@ -145,10 +153,27 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
     }
 }
 
-fn find_key(state: &State, leaf: &Certificate) -> Outcome<KeyUri> {
-    let keys = state.agent().list()?;
-    let key = match_key(leaf, &keys)?;
-    Ok(key.uri.clone())
+/// The key that the certificate is for: the one that was named, if it is, or one in software.
+fn find_key(state: &State, leaf: &Certificate, named: Option<KeyUri>) -> Outcome<KeyUri> {
+    let Some(uri) = named else {
+        return Ok(match_key(leaf, &state.agent().list()?)?.uri.clone());
+    };
+    let keystore = state.keystore(&uri)?;
+    let key = keystore.open_key(&uri)?;
+    match_key(leaf, std::slice::from_ref(key.info()))?;
+    if uri.kind() == KeystoreKind::Pkcs11
+        && let Err(error) = keystore.store_certificate(&uri, leaf.der())
+    {
+        output::warn(format_args!("the certificate is not written to the token: {error}"));
+    }
+    Ok(uri)
+}
+
+fn certificate_beside(state: &State, uri: &KeyUri) -> Outcome<Certificate> {
+    let found = state.keystore(uri)?.certificate(uri)?.ok_or_else(|| {
+        Failure::new(format!("there is no certificate beside `{uri}`")).hint("give it with --cert FILE")
+    })?;
+    Ok(Certificate::from_der(&found)?)
 }
 
 fn ders(certificates: &[Certificate]) -> Vec<rustls_pki_types::CertificateDer<'static>> {

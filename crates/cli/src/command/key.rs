@@ -1,9 +1,13 @@
 //! `enclasp key`: make, list, show, prove and delete keys.
 
+use std::path::PathBuf;
+use std::time::SystemTime;
+
 use clap::Subcommand;
 use enclasp_identity::State;
 use enclasp_keystore::{
-    Access, Algorithm, KeyInfo, KeySpec, KeyUri, Keystore, Origin, Policy, Presence, SignContext, prove,
+    Access, Algorithm, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Origin, Policy, Presence,
+    SignContext, prove,
 };
 use enclasp_pki::pem;
 use serde::Serialize;
@@ -24,16 +28,27 @@ enum Verb {
     #[command(after_help = "Examples:
   enclasp key create soft:name=web
   enclasp key create soft:name=signer --algorithm p384 --presence confirm
-  enclasp key create soft:name=web --allow-uid 33      user 33 may sign with it too")]
+  enclasp key create soft:name=web --allow-uid 33      user 33 may sign with it too
+  enclasp key create tpm:name=web                      in this machine's TPM
+  enclasp key create 'pkcs11:token=HSM;object=web?module-path=/usr/lib/x.so&pin-source=file:/etc/hsm.pin'
+
+The PIN of a token is asked for by pinentry, unless `pin-source`, ENCLASP_PIN_FILE or ENCLASP_PIN
+gives it.")]
     Create {
-        /// The key URI that it shall have: soft:name=NAME.
+        /// The key URI that it shall have: soft:name=NAME, tpm:name=NAME or pkcs11:token=TOKEN;object=NAME.
         uri: KeyUri,
-        /// Type of the key: p256, p384 or ed25519.
+        /// Type of the key: p256, p384, ed25519 or, in hardware, rsa.
         #[arg(long, default_value = "p256")]
         algorithm: Algorithm,
         /// What it demands before each signature: none, or confirm (a person agrees).
         #[arg(long, default_value_t)]
         presence: Presence,
+        /// Give the key a PIN of its own (TPM), which pinentry asks for now and when it first signs.
+        #[arg(long)]
+        pin: bool,
+        /// The same, and read the new PIN from a file.
+        #[arg(long, value_name = "FILE")]
+        pin_file: Option<PathBuf>,
         /// A user, by number, who may see and use it besides the owner of the keystore. Repeatable.
         #[arg(long, value_name = "UID")]
         allow_uid: Vec<u32>,
@@ -41,8 +56,16 @@ enum Verb {
         #[arg(long, value_name = "GID")]
         allow_gid: Vec<u32>,
     },
-    /// List the keys.
-    List,
+    /// List the keys: the software keys, or those of the keystore that a URI names.
+    #[command(after_help = "Examples:
+  enclasp key list
+  enclasp key list tpm:
+  enclasp key list 'pkcs11:?module-path=/usr/lib/softhsm/libsofthsm2.so'
+  enclasp key list 'pkcs11:token=HSM?module-path=/usr/lib/softhsm/libsofthsm2.so'")]
+    List {
+        /// A keystore, or some of its keys: tpm:, pkcs11:?module-path=PATH.
+        uri: Option<KeyUri>,
+    },
     /// Show a key: public key, policy, and the schemes it was proved to sign with.
     Show {
         /// The key URI.
@@ -66,17 +89,22 @@ enum Verb {
 pub(crate) fn run(global: &Global, key: Key) -> Outcome {
     let state = global.state()?;
     match key.verb {
-        Verb::Create { uri, algorithm, presence, allow_uid, allow_gid } => {
+        Verb::Create { uri, algorithm, presence, pin, pin_file, allow_uid, allow_gid } => {
             let spec = KeySpec {
                 algorithm,
-                policy: Policy { presence, ..Policy::default() },
+                policy: Policy { presence, pin: pin || pin_file.is_some() },
                 access: Access { uids: allow_uid, gids: allow_gid },
                 uri,
             };
-            let key = state.keystore(&spec.uri)?.create(&spec)?;
+            let keystore = state.keystore(&spec.uri)?;
+            if let Some(file) = pin_file {
+                keystore
+                    .unlock(&spec.uri, input::secret("PIN", Some(&file), "ENCLASP_PIN", "--pin-file")?)?;
+            }
+            let key = keystore.create(&spec)?;
             print(global, key.info())
         }
-        Verb::List => list(global, &state),
+        Verb::List { uri } => list(global, &state, uri.as_ref()),
         Verb::Show { uri } => print(global, state.open_key(&uri)?.info()),
         Verb::Probe { uri } => probe(global, &state, &uri),
         Verb::Delete { uri, yes } => delete(&state, &uri, yes),
@@ -89,10 +117,13 @@ pub(crate) struct KeyFacts {
     uri: KeyUri,
     algorithm: Algorithm,
     presence: Presence,
+    /// Whether it has a PIN of its own.
+    pin: bool,
     /// Schemes that may be used, the natural one first.
     schemes: Vec<&'static str>,
     origin: Origin,
-    created: String,
+    /// `null` where the hardware does not say.
+    created: Option<String>,
     /// SHA-256 of the DER SubjectPublicKeyInfo, in hexadecimal.
     public_key_sha256: String,
     public_key_pem: String,
@@ -106,9 +137,10 @@ impl From<&KeyInfo> for KeyFacts {
             uri: info.uri.clone(),
             algorithm: info.algorithm,
             presence: info.policy.presence,
+            pin: info.policy.pin,
             schemes: info.usable_schemes().into_iter().map(|scheme| scheme.name()).collect(),
             origin: info.origin,
-            created: output::time(info.created),
+            created: (info.created != SystemTime::UNIX_EPOCH).then(|| output::time(info.created)),
             public_key_sha256: enclasp_pki::hex(&enclasp_pki::sha256(&info.spki)),
             public_key_pem: pem::encode("PUBLIC KEY", &info.spki),
             allowed_uids: info.access.uids.clone(),
@@ -124,15 +156,19 @@ fn print(global: &Global, info: &KeyInfo) -> Outcome {
     }
     let origin = match info.origin {
         Origin::Generated => "made in its keystore; it has never been anywhere else",
-        Origin::Imported => "imported: a software key, copies may exist",
+        Origin::Imported if info.uri.kind() == KeystoreKind::Soft => {
+            "imported: a software key, copies may exist"
+        }
+        Origin::Imported => "not vouched for by its keystore: copies may exist",
     };
     let mut rows = vec![
         ("key", facts.uri.to_string()),
         ("algorithm", info.algorithm.to_string()),
         ("presence", facts.presence.to_string()),
+        ("PIN", if facts.pin { "its own" } else { "none of its own" }.to_owned()),
         ("schemes", facts.schemes.join(" ")),
         ("origin", origin.to_owned()),
-        ("created", facts.created),
+        ("created", facts.created.unwrap_or_else(|| UNKNOWN.to_owned())),
         ("SHA-256", facts.public_key_sha256),
     ];
     let others = [("uid", &facts.allowed_uids), ("gid", &facts.allowed_gids)];
@@ -145,26 +181,48 @@ fn print(global: &Global, info: &KeyInfo) -> Outcome {
     output::raw(facts.public_key_pem.as_bytes())
 }
 
-fn list(global: &Global, state: &State) -> Outcome {
-    let keys = state.agent().list()?;
+/// What is shown where the hardware does not say.
+const UNKNOWN: &str = "unknown";
+
+fn list(global: &Global, state: &State, which: Option<&KeyUri>) -> Outcome {
+    let keys = match which {
+        None => state.agent().list()?,
+        Some(uri) => {
+            let mut keys = state.keystore(uri)?.list()?;
+            keys.retain(|key| names(uri, &key.uri));
+            keys
+        }
+    };
     if global.json {
         return output::json(&keys.iter().map(KeyFacts::from).collect::<Vec<_>>());
     }
     if keys.is_empty() {
-        output::note("there are no keys yet; `enclasp key create soft:name=web` makes one");
+        output::note(match which {
+            None => "there are no keys yet; `enclasp key create soft:name=web` makes one".to_owned(),
+            Some(uri) => format!("there are no keys in `{uri}`"),
+        });
         return Ok(());
     }
     let mut rows = vec![["KEY", "ALGORITHM", "PRESENCE", "ORIGIN", "CREATED"].map(str::to_owned).to_vec()];
     rows.extend(keys.iter().map(|key| {
         let origin = match key.origin {
             Origin::Generated => "generated",
-            Origin::Imported => "imported",
+            Origin::Imported if key.uri.kind() == KeystoreKind::Soft => "imported",
+            Origin::Imported => UNKNOWN,
         };
         let presence = key.policy.presence.to_string();
-        let created = output::time(key.created);
+        let created = KeyFacts::from(key).created.unwrap_or_else(|| UNKNOWN.to_owned());
         vec![key.uri.to_string(), key.algorithm.to_string(), presence, origin.to_owned(), created]
     }));
     output::table(&rows)
+}
+
+/// Whether what `wanted` says of a key fits `key`.
+fn names(wanted: &KeyUri, key: &KeyUri) -> bool {
+    ["name", "token", "serial", "object"].iter().all(|attribute| {
+        let (wanted, of_key) = (wanted.attribute(attribute), key.attribute(attribute));
+        wanted.is_none() || of_key.is_none() || wanted == of_key
+    })
 }
 
 #[derive(Serialize)]

@@ -32,7 +32,8 @@ pub(crate) async fn run(global: &Global, renew: Renew) -> Outcome {
     let state = global.state()?;
     let store = state.identities()?;
     let identity = store.get(&renew.identity)?;
-    let spinner = output::Spinner::start(format!("asking {}", identity.authority.as_deref().unwrap_or("nobody")));
+    let spinner =
+        output::Spinner::start(format!("asking {}", identity.authority.as_deref().unwrap_or("nobody")));
     let renewed = if renew.rekey {
         let keystore = Arc::new(state.keystore(&identity.key)?);
         enclasp_enroll::rekey(&identity, keystore, &store, &state.enrolling()).await?

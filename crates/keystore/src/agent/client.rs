@@ -1,5 +1,7 @@
 //! The `agent` keystore: keys that another process holds.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -8,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{FrameReader, Request, Response, Secret, SignRequest, Status, VERSION, decode, encode};
+use super::{FrameReader, Request, Response, Secret, SignRequest, Status, VERSION, decode, encode, pin};
 use crate::{
-    Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, Requester, Result, Scheme, SignContext,
-    Signature, Verification,
+    Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Requester, Result, Scheme,
+    SignContext, Signature, StoreCertificate, Verification,
 };
 
 /// The keys of an agent, over its Unix socket. Cloning shares the connections.
@@ -35,6 +37,10 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How long a call without a deadline of its own may take.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The same for making, opening and deleting keys in hardware: a PIN may be asked for, and some
+/// take half a minute to make an RSA key.
+const HARDWARE_TIMEOUT: Duration = Duration::from_secs(150);
 
 impl AgentKeystore {
     /// The agent that listens on `socket`. Nothing is connected until it is needed.
@@ -75,9 +81,26 @@ impl AgentKeystore {
         self.key(&Request::Open(uri.clone()), "open")
     }
 
+    /// Gives the agent the PIN of a key or its token for as long as it runs, in place of one from
+    /// `pin-source` or the environment.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] if it is one that the key has refused before; [`Error::Unavailable`].
+    pub fn unlock(&self, uri: &KeyUri, pin: Zeroizing<String>) -> Result<()> {
+        let pin = Secret::new(Zeroizing::new(pin.as_bytes().to_vec()));
+        self.done(&Request::Unlock { key: uri.clone(), pin }, "unlock")
+    }
+
     fn key(&self, request: &Request<'_>, operation: &str) -> Result<AgentKey> {
-        match self.0.call(request, &SignContext::default(), operation)? {
+        match self.0.call(request, &request.patience(), operation)? {
             Response::Key(info) => Ok(AgentKey { uri: info.uri.to_string(), info, agent: self.0.clone() }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn done(&self, request: &Request<'_>, operation: &str) -> Result<()> {
+        match self.0.call(request, &request.patience(), operation)? {
+            Response::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
@@ -100,10 +123,7 @@ impl Keystore for AgentKeystore {
     }
 
     fn delete(&self, uri: &KeyUri) -> Result<()> {
-        match self.0.call(&Request::Delete(uri.clone()), &SignContext::default(), "delete")? {
-            Response::Done => Ok(()),
-            other => Err(unexpected(&other)),
-        }
+        self.done(&Request::Delete(uri.clone()), "delete")
     }
 }
 
@@ -111,6 +131,21 @@ impl Import for AgentKeystore {
     fn import(&self, uri: &KeyUri, pkcs8: Zeroizing<Vec<u8>>) -> Result<Box<dyn Key>> {
         let request = Request::Import { uri: uri.clone(), pkcs8: Secret::new(pkcs8) };
         Ok(Box::new(self.key(&request, "import")?))
+    }
+}
+
+impl StoreCertificate for AgentKeystore {
+    fn store_certificate(&self, uri: &KeyUri, certificate: &[u8]) -> Result<()> {
+        let request = Request::StoreCertificate { uri: uri.clone(), certificate: certificate.to_vec() };
+        self.done(&request, "store a certificate beside")
+    }
+
+    fn certificate(&self, uri: &KeyUri) -> Result<Option<Vec<u8>>> {
+        let request = Request::Certificate(uri.clone());
+        match self.0.call(&request, &request.patience(), "read the certificate of")? {
+            Response::Certificate(certificate) => Ok(certificate),
+            other => Err(unexpected(&other)),
+        }
     }
 }
 
@@ -132,9 +167,9 @@ impl Key for AgentKey {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis();
             u32::try_from(left).unwrap_or(u32::MAX)
         });
-        // Where a person can be asked matters only to a key that asks.
-        let requester =
-            if self.info.policy.prompts() { self.agent.requester.clone() } else { Requester::default() };
+        // Where a person can be asked matters only to a key that asks, or that may ask for a PIN.
+        let asks = self.info.policy.prompts() || self.info.uri.kind() != KeystoreKind::Soft;
+        let requester = if asks { self.agent.requester.clone() } else { Requester::default() };
         let request = Request::Sign(SignRequest {
             key: &self.uri,
             scheme,
@@ -159,7 +194,7 @@ impl Shared {
     fn call(&self, request: &Request<'_>, ctx: &SignContext, operation: &str) -> Result<Response> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut connection) = idle {
-            match connection.call(request, ctx) {
+            match self.exchange(&mut connection, request, ctx) {
                 // The agent may have ended since the last call. What must not happen twice is not
                 // sent twice.
                 Err(Failure::Io(_)) if request.can_be_repeated() => {
@@ -169,8 +204,36 @@ impl Shared {
             }
         }
         let mut connection = self.connect()?;
-        let outcome = connection.call(request, ctx);
+        let outcome = self.exchange(&mut connection, request, ctx);
         self.finish(connection, outcome, request, operation)
+    }
+
+    /// Sends a request about a key in hardware after what the agent needs to ask for its PIN, or
+    /// the PIN itself, once for each connection: after a crash it is another agent's.
+    fn exchange(
+        &self,
+        connection: &mut Connection,
+        request: &Request<'_>,
+        ctx: &SignContext,
+    ) -> std::result::Result<Response, Failure> {
+        let key = request.key().filter(|key| !key.starts_with("soft:"));
+        if let Some(key) = key.filter(|key| !connection.prepared.contains(&**key)) {
+            if connection.prepared.is_empty() {
+                connection.call(&Request::Introduce(self.requester.clone()), &SignContext::default())?;
+            }
+            if !matches!(request, Request::Unlock { .. }) {
+                match pin::unlocking(&key) {
+                    Ok(None) => {}
+                    Ok(Some(unlock)) => match connection.call(&unlock, &SignContext::default())? {
+                        Response::Done => {}
+                        refused => return Ok(refused),
+                    },
+                    Err(error) => return Ok(Response::Refused(error)),
+                }
+            }
+            connection.prepared.insert(key.into_owned());
+        }
+        connection.call(request, ctx)
     }
 
     fn finish(
@@ -180,7 +243,7 @@ impl Shared {
         request: &Request<'_>,
         operation: &str,
     ) -> Result<Response> {
-        let key = || request.key();
+        let key = || request.key().map_or_else(|| self.socket.display().to_string(), Cow::into_owned);
         match outcome {
             Ok(response) => {
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,54 +263,92 @@ impl Shared {
     }
 
     fn connect(&self) -> Result<Connection> {
+        let greeted = match self.greet() {
+            // It ended just then, of a crash or because it was idle. Nothing was asked of it yet.
+            Err(Failure::Io(_)) => self.greet(),
+            other => other,
+        };
+        greeted.map_err(|failure| match failure {
+            Failure::Io(e) => self.unavailable(&e),
+            Failure::Protocol(error) => error,
+            Failure::Cancelled | Failure::Deadline => Error::Unavailable {
+                at: self.socket.display().to_string(),
+                reason: "what listens there does not answer".into(),
+            },
+        })
+    }
+
+    /// Opens a connection, starting an agent if none listens, and exchanges versions.
+    fn greet(&self) -> std::result::Result<Connection, Failure> {
         let stream = match UnixStream::connect(&self.socket) {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                (self.start)()?;
+                (self.start)().map_err(Failure::Protocol)?;
                 UnixStream::connect(&self.socket)
             }
             other => other,
         }
-        .map_err(|e| self.unavailable(&e))?;
+        .map_err(Failure::Io)?;
         let timeouts =
             stream.set_read_timeout(Some(TICK)).and(stream.set_write_timeout(Some(DEFAULT_TIMEOUT)));
-        timeouts.map_err(|e| self.unavailable(&e))?;
-        let mut connection =
-            Connection { stream, reader: FrameReader::default(), buffer: Vec::new(), last_id: 0 };
+        timeouts.map_err(Failure::Io)?;
+        let mut connection = Connection {
+            stream,
+            reader: FrameReader::default(),
+            buffer: Vec::new(),
+            last_id: 0,
+            prepared: HashSet::new(),
+        };
         let hello = Request::Hello(VERSION);
-        let answer = connection.call(&hello, &SignContext::default());
-        match answer {
-            Ok(Response::Hello(VERSION)) => Ok(connection),
-            Ok(Response::Hello(other)) => Err(Error::Protocol {
+        match connection.call(&hello, &SignContext::default())? {
+            Response::Hello(VERSION) => Ok(connection),
+            Response::Hello(other) => Err(Failure::Protocol(Error::Protocol {
                 reason: format!("the agent speaks version {other}, this program {VERSION}"),
-            }),
-            Ok(Response::Refused(error)) => Err(error),
-            Ok(other) => Err(unexpected(&other)),
-            Err(Failure::Io(e)) => Err(self.unavailable(&e)),
-            Err(Failure::Protocol(error)) => Err(error),
-            Err(Failure::Cancelled | Failure::Deadline) => Err(Error::Unavailable {
-                at: self.socket.display().to_string(),
-                reason: "what listens there does not answer".into(),
-            }),
+            })),
+            Response::Refused(error) => Err(Failure::Protocol(error)),
+            other => Err(Failure::Protocol(unexpected(&other))),
         }
     }
 
     fn unavailable(&self, error: &io::Error) -> Error {
-        Error::Unavailable { at: self.socket.display().to_string(), reason: error.to_string() }
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                "the agent ended before it answered".into()
+            }
+            _ => error.to_string(),
+        };
+        Error::Unavailable { at: self.socket.display().to_string(), reason }
     }
 }
 
 impl Request<'_> {
     fn can_be_repeated(&self) -> bool {
-        matches!(self, Self::Hello(_) | Self::Open(_) | Self::List | Self::Sign(_) | Self::Status)
+        !matches!(self, Self::Create(_) | Self::Delete(_) | Self::Import { .. })
     }
 
-    fn key(&self) -> String {
+    /// Whether its frame is to be wiped.
+    fn is_secret(&self) -> bool {
+        matches!(self, Self::Import { .. } | Self::Unlock { .. })
+    }
+
+    fn key(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Create(spec) => spec.uri.to_string(),
-            Self::Open(uri) | Self::Delete(uri) | Self::Import { uri, .. } => uri.to_string(),
-            Self::Sign(request) => request.key.to_owned(),
-            Self::Hello(_) | Self::List | Self::Status => "soft:".to_owned(),
+            Self::Create(spec) => Some(spec.uri.to_string().into()),
+            Self::Open(uri)
+            | Self::Delete(uri)
+            | Self::Import { uri, .. }
+            | Self::Certificate(uri)
+            | Self::StoreCertificate { uri, .. }
+            | Self::Unlock { key: uri, .. } => Some(uri.to_string().into()),
+            Self::Sign(request) => Some(request.key.into()),
+            Self::Hello(_) | Self::List | Self::Status | Self::Introduce(_) => None,
         }
+    }
+
+    /// How long the answer may take, if it is not a signature, which has a deadline of its own.
+    fn patience(&self) -> SignContext {
+        let hardware = self.key().is_some_and(|key| !key.starts_with("soft:"));
+        let timeout = if hardware { HARDWARE_TIMEOUT } else { DEFAULT_TIMEOUT };
+        SignContext::default().with_deadline(Instant::now() + timeout)
     }
 }
 
@@ -256,6 +357,8 @@ struct Connection {
     reader: FrameReader,
     buffer: Vec<u8>,
     last_id: u32,
+    /// The keys in hardware that this connection has been used for.
+    prepared: HashSet<String>,
 }
 
 enum Failure {
@@ -270,7 +373,7 @@ impl Connection {
         self.last_id = self.last_id.wrapping_add(1);
         encode(self.last_id, request, &mut self.buffer).map_err(Failure::Protocol)?;
         let written = self.stream.write_all(&self.buffer);
-        if matches!(request, Request::Import { .. }) {
+        if request.is_secret() {
             self.buffer.zeroize();
         }
         written.map_err(Failure::Io)?;
@@ -310,6 +413,7 @@ fn unexpected(response: &Response) -> Error {
         Response::Signature(_) => "a signature",
         Response::Status(_) => "a status",
         Response::Refused(_) => "a refusal",
+        Response::Certificate(_) => "a certificate",
     };
     Error::Protocol { reason: format!("the agent answered with {kind} to something else") }
 }
