@@ -178,7 +178,13 @@ fn parse_attribute(text: &str) -> Parsed<(AttributeTypeAndValue, Option<char>, &
     let (value, end, rest) = match value.strip_prefix('#') {
         Some(hexadecimal) => {
             let (digits, end, rest) = split_at_separator(hexadecimal);
-            (hexadecimal_value(name, digits.trim_end())?, end, rest)
+            let value = hexadecimal_value(name, digits.trim_end())?;
+            // A string is the same name however it is written, and follows the same rules.
+            let value = match string(&value) {
+                Some(text) => string_value(name, oid, tag, text.into_bytes())?,
+                None => value,
+            };
+            (value, end, rest)
         }
         None => {
             let (bytes, end, rest) = unescape(name, value)?;
@@ -377,6 +383,8 @@ mod tests {
             ("CN=  ,O=Acme", "CN has no value"),
             ("C=Switzerland", "two letters"),
             ("C=é", "two letters"),
+            ("C=#130130", "two letters"),
+            ("CN=#0c00", "has no value"),
             ("C=c*", "letters, digits"),
             ("emailAddress=zoë@acme.ch", "more than ASCII"),
             ("CN=a;b", "unescaped `;`"),
