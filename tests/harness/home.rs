@@ -125,7 +125,7 @@ pub(crate) fn kill_agent_of(state: &Path) {
     let agents = agents_of(state);
     assert_eq!(agents.len(), 1, "one agent serves {}", state.display());
     kill_process(agents[0], Signal::KILL).expect("it is ours");
-    eventually("the agent is gone", || agents_of(state).is_empty());
+    eventually("the agent is gone", || is_gone(agents[0]));
 }
 
 /// `enclasp` as a user whose home is `folder` and whose keys and identities are in `state`.
@@ -134,6 +134,13 @@ pub(crate) fn enclasp_at(folder: &Path, state: &Path) -> Command {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", folder).env("ENCLASP_STATE", state).current_dir(folder);
     command
+}
+
+/// Whether a process has ended and let go of its files, though nobody may have waited for it yet.
+fn is_gone(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
 }
 
 /// Agents that were started on demand, which have their folder among their arguments. Those that

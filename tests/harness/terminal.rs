@@ -1,8 +1,10 @@
 //! A terminal with a screen that can be read and keys that can be pressed: a tmux session.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use super::home::Home;
-use super::net::eventually;
-use super::process::run;
+use super::process::{PATIENCE, run};
 
 pub(crate) struct Terminal<'a> {
     home: &'a Home,
@@ -24,17 +26,31 @@ impl<'a> Terminal<'a> {
 
     /// Waits until its screen shows `text`, and returns the screen.
     pub(crate) fn shows(&self, text: &str) -> String {
-        let mut screen = String::new();
-        eventually(&format!("the screen shows `{text}`"), || {
-            screen = run(self.home.program("tmux", "-S tmux capture-pane -p")).succeeds().text();
-            screen.contains(text)
-        });
-        screen
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let screen = self.screen();
+            if screen.contains(text) {
+                return screen;
+            }
+            assert!(Instant::now() < until, "not after {PATIENCE:?}: `{text}` on this screen:\n{screen}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
-    /// Presses keys, by tmux's names for them.
-    pub(crate) fn press(&self, keys: &str) {
-        run(self.home.program("tmux", &format!("-S tmux send-keys {keys}"))).succeeds();
+    /// Presses a key, by tmux's name for it, until `question` is not on the screen any more. A
+    /// pinentry throws away what was typed before it has begun to listen.
+    pub(crate) fn answer(&self, question: &str, key: &str) {
+        self.shows(question);
+        let until = Instant::now() + PATIENCE;
+        while self.screen().contains(question) {
+            assert!(Instant::now() < until, "the question stays:\n{}", self.screen());
+            run(self.home.program("tmux", &format!("-S tmux send-keys {key}"))).succeeds();
+            thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    fn screen(&self) -> String {
+        run(self.home.program("tmux", "-S tmux capture-pane -p")).succeeds().text()
     }
 }
 

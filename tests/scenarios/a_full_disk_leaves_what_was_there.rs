@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::harness::{Done, Home, enclasp_at, is_root, kill_agent_of, needs, run};
+use crate::harness::{Done, Home, enclasp_at, eventually, is_root, kill_agent_of, needs, run};
 
 #[test]
 fn a_full_disk_leaves_what_was_there() {
@@ -92,9 +92,12 @@ impl<'a> Disk<'a> {
     }
 
     fn remount(&self, mode: &str) {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,{mode}")]).arg(&self.path);
-        run(mount).succeeds();
+        // It is busy until the agent's processes have let go of its log.
+        eventually("it can be remounted", || {
+            let mut mount = Command::new("mount");
+            mount.args(["-o", &format!("remount,{mode}")]).arg(&self.path);
+            run(mount).code == Some(0)
+        });
     }
 }
 

@@ -14,7 +14,7 @@ const MOMENTS: u32 = 12;
 
 #[test]
 fn the_device_crashes() {
-    let (home, _authority, port) = Home::with_serving_authority();
+    let (home, _authority, _) = Home::with_serving_authority();
     // How long an enrolment takes here, with the agent running.
     token(&home, "measure");
     let begun = Instant::now();

@@ -23,11 +23,10 @@ fn keys_that_ask_sign_when_a_person_agrees() {
         assert!(screen.contains(part), "`{part}` is not asked:\n{screen}");
     }
     assert!(!home.path("signer.csr").exists());
-    terminal.press("Tab Enter");
-    terminal.shows("denied");
+    terminal.answer("Sign with", "Escape");
+    terminal.shows("the person who was asked said no");
     terminal.shows("code 1");
-    terminal.shows("Sign with");
-    terminal.press("Enter");
+    terminal.answer("Sign with", "Enter");
     terminal.shows("code 0");
     drop(terminal);
     home.openssl("req -in signer.csr -verify -noout").says("verify OK");
@@ -43,7 +42,7 @@ fn keys_that_ask_sign_when_a_person_agrees() {
         let terminal = Terminal::run(&home, &connect);
         terminal.shows(&format!("TLS client authentication to localhost:{port}"));
         assert!(!server.stderr.text().contains("CN = signer"));
-        terminal.press("Enter");
+        terminal.answer("Sign with", "Enter");
         terminal.shows("gnip");
         terminal.shows("code 0");
         server.stderr.wait_for("CN = signer");

@@ -30,7 +30,7 @@ fn library_examples_connect() {
             command.env("ENCLASP_STATE", home.state()).env("ENCLASP_PROGRAM", env!("CARGO_BIN_EXE_enclasp"));
             run(command)
         };
-        connect("other").fails(1).says("access_denied");
+        connect("other").fails(1).says("AccessDenied");
         server.stderr.wait_for_count("CN=other is not among the allowed CNs", count + 1);
         connect("web").succeeds().prints("hello from the backend").says("soft:name=web");
         server.stderr.wait_for_count("CN=web", count + 1);
@@ -42,6 +42,9 @@ fn library_examples_connect() {
 fn build_examples() {
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--quiet", "--release", "--workspace", "--examples"]);
+    if cfg!(feature = "tpm") {
+        command.args(["--features", "enclasp-cli/tpm"]);
+    }
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
     // However long it takes.
     assert!(command.status().expect("cargo runs").success());
