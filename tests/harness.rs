@@ -3,6 +3,7 @@
 mod authority;
 mod backend;
 mod elsewhere;
+mod hardware;
 mod home;
 mod net;
 mod parts;

@@ -35,7 +35,10 @@ tmux tmux keys that ask a person
 setpriv util-linux users of an agent other than its own
 softhsm2-util softhsm2 keys on PKCS#11 tokens: SoftHSM
 pkcs11-tool opensc keys on PKCS#11 tokens, made and read by OpenSC
-swtpm swtpm keys on PKCS#11 tokens: a TPM
+swtpm swtpm keys in a TPM
+/usr/include/tss2/tss2_esys.h libtss2-dev keys in a TPM
+tpm2_createprimary tpm2-tools keys in a TPM that other tools made
+/usr/lib/x86_64-linux-gnu/ossl-modules/tpm2.so tpm2-openssl keys in a TPM that other tools made
 /usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so libtpm2-pkcs11-1 keys on PKCS#11 tokens: a TPM
 /usr/include/openssl/ssl.h libssl-dev keys on PKCS#11 tokens: kryoptic, which is built
 /usr/lib/llvm-14/lib/libclang.so libclang-14-dev keys on PKCS#11 tokens: kryoptic, which is built
@@ -95,14 +98,21 @@ if [ -n "$(missing_packages)" ]; then
     printf 'To run them, too: apt-get install %s\n' "$(missing_packages)"
 fi
 
+# TPMs need a C library; everything is built and tested once, with them where it is.
+features=""
+if [ -e /usr/include/tss2/tss2_esys.h ]; then
+    features="--features enclasp-cli/tpm"
+fi
+# shellcheck disable=SC2086 # Two words or none.
 if [ "$#" -gt 0 ]; then
     say "tests: $*"
-    exec cargo test --release --workspace "$@"
+    exec cargo test --release --workspace $features "$@"
 fi
 say "format"
 cargo fmt --all --check
 say "lints"
-cargo clippy --release --workspace --all-targets -- -D warnings
+# shellcheck disable=SC2086
+cargo clippy --release --workspace --all-targets $features -- -D warnings
 if [ -z "${ENCLASP_KRYOPTIC_MODULE:-}" ]; then
     say "kryoptic, a PKCS#11 token to test with"
     if ENCLASP_KRYOPTIC_MODULE=$(sh tests/kryoptic/build.sh); then
@@ -112,7 +122,8 @@ if [ -z "${ENCLASP_KRYOPTIC_MODULE:-}" ]; then
     fi
 fi
 say "tests"
-cargo test --release --workspace
+# shellcheck disable=SC2086
+cargo test --release --workspace $features
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
 say "all is well"

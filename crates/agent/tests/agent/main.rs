@@ -6,6 +6,7 @@
 #![expect(unreachable_pub, reason = "a program of tests has no outside")]
 
 mod access;
+mod hardware;
 mod lifecycle;
 mod prompts;
 mod protocol;
@@ -38,6 +39,15 @@ const TESTS: &[(&str, fn())] = &[
     ("lifecycle::a_signal_ends_it_cleanly", lifecycle::a_signal_ends_it_cleanly),
     ("lifecycle::an_idle_agent_ends", lifecycle::an_idle_agent_ends),
     ("lifecycle::a_socket_of_systemd_is_served", lifecycle::a_socket_of_systemd_is_served),
+    ("hardware::what_is_no_module_is_refused", hardware::what_is_no_module_is_refused),
+    ("hardware::what_a_module_cannot_do_is_refused", hardware::what_a_module_cannot_do_is_refused),
+    (
+        "hardware::a_wrong_pin_is_forgotten_and_not_tried_again",
+        hardware::a_wrong_pin_is_forgotten_and_not_tried_again,
+    ),
+    ("hardware::a_module_that_hangs_is_a_deadline", hardware::a_module_that_hangs_is_a_deadline),
+    ("hardware::a_module_is_served_conformingly", hardware::a_module_is_served_conformingly),
+    ("hardware::a_tpm_is_served_conformingly", hardware::a_tpm_is_served_conformingly),
     ("sandbox::everything_is_in_force", sandbox::everything_is_in_force),
     ("sandbox::its_own_user_cannot_trace_it", sandbox::its_own_user_cannot_trace_it),
     ("prompts::nobody_to_ask_is_a_refusal", prompts::nobody_to_ask_is_a_refusal),

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use enclasp_agent::{Config, PROMPTER_COMMAND, Socket, prompter_main, run};
+use enclasp_agent::{Backend, Config, PROMPTER_COMMAND, Socket, prompter_main, run};
 use enclasp_keystore::agent::{
     AgentKeystore, FrameReader, Request, Response, SignRequest, VERSION, decode, encode,
 };
@@ -40,6 +40,8 @@ fn play_agent(socket: &str, state: &str, options: &[&str]) {
             ("shared", _) => config.shared = true,
             ("exit-idle-ms", text) => config.exit_idle = Some(Duration::from_millis(text.parse().unwrap())),
             ("pinentry", program) => config.pinentry = Some(program.into()),
+            ("module", path) => config.backend = Backend::Pkcs11 { module: path.into() },
+            ("tpm", tcti) => config.backend = Backend::Tpm { tcti: tcti.into() },
             _ => panic!("no option {option}"),
         }
     }
@@ -102,7 +104,14 @@ impl Agent {
 
     fn command(folder: &TempDir, options: &[&str]) -> Command {
         let mut command = Command::new(program());
-        command.arg("play-agent").arg(socket_in(folder)).arg(folder.path().join("state")).args(options);
+        command.arg("play-agent").arg(socket_in(folder)).arg(folder.path().join("state"));
+        for option in options {
+            match option.split_once('=') {
+                // A setting for a module.
+                Some((name, value)) if name.chars().all(|c| !c.is_lowercase()) => command.env(name, value),
+                _ => command.arg(option),
+            };
+        }
         command
     }
 

@@ -1,0 +1,178 @@
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use enclasp_keystore::agent::{AgentKeystore, Request, Response, Secret};
+use enclasp_keystore::{
+    Algorithm, Error, Import, Input, KeySpec, KeyUri, Keystore, Scheme, SignContext, conformance,
+};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+use crate::support::{Agent, eventually, folder, missing, refused};
+
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+
+/// An agent of SoftHSM, with a token `t` in `folder`.
+struct Token {
+    agent: Agent,
+    folder: TempDir,
+}
+
+impl Token {
+    fn new() -> Option<Self> {
+        if missing("softhsm2-util", "--version") {
+            return None;
+        }
+        let folder = folder();
+        let configuration = folder.path().join("softhsm2.conf");
+        let tokens = folder.path().join("tokens");
+        fs::create_dir(&tokens).unwrap();
+        let text = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display());
+        fs::write(&configuration, text).unwrap();
+        fs::write(folder.path().join("pin"), "1234\n").unwrap();
+        let init = ["--init-token", "--free", "--label", "t", "--pin", "1234", "--so-pin", "56785678"];
+        let made = Command::new("softhsm2-util").args(init).env("SOFTHSM2_CONF", &configuration).output();
+        assert!(made.unwrap().status.success());
+        let environment = format!("SOFTHSM2_CONF={}", configuration.display());
+        let agent = Agent::start(&[&format!("module={SOFTHSM}"), &environment]);
+        Some(Self { agent, folder })
+    }
+
+    fn keystore(&self) -> AgentKeystore {
+        self.agent.keystore()
+    }
+
+    fn uri(&self, name: &str) -> KeyUri {
+        let pin = self.folder.path().join("pin");
+        let pin = pin.display();
+        format!("pkcs11:token=t;object={name}?module-path={SOFTHSM}&pin-source=file:{pin}").parse().unwrap()
+    }
+}
+
+pub fn a_module_is_served_conformingly() {
+    let Some(token) = Token::new() else { return };
+    let algorithms = [Algorithm::P256, Algorithm::P384, Algorithm::Ed25519, Algorithm::Rsa];
+    let keystore = token.keystore();
+    // The list names keys without where their PIN comes from.
+    keystore.create(&KeySpec::new(token.uri("first"))).unwrap();
+    conformance::run(&keystore, |name| without_pin(&token.uri(name)), &algorithms);
+    for (measure, outcome) in keystore.status().unwrap().protections {
+        assert!(outcome.is_ok() || measure == "memory-locked", "{measure}: {outcome:?}");
+    }
+}
+
+fn without_pin(uri: &KeyUri) -> KeyUri {
+    uri.to_string().split("&pin-source").next().unwrap().parse().unwrap()
+}
+
+pub fn what_a_module_cannot_do_is_refused() {
+    let Some(token) = Token::new() else { return };
+    let pkcs8 = Zeroizing::new(vec![0; 32]);
+    let error = token.keystore().import(&token.uri("web"), pkcs8).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let error = token.keystore().open(&KeyUri::soft("web").unwrap()).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+}
+
+pub fn a_wrong_pin_is_forgotten_and_not_tried_again() {
+    let Some(token) = Token::new() else { return };
+    let mut wire = token.agent.wire();
+    let uri = without_pin(&token.uri("web"));
+    let mut unlock = |pin: &str| {
+        let pin = Secret::new(Zeroizing::new(pin.as_bytes().to_vec()));
+        wire.call(1, &Request::Unlock { key: uri.clone(), pin })
+    };
+    assert_eq!(unlock("9999"), Response::Done);
+    let create = || token.keystore().create(&KeySpec::new(uri.clone())).map(drop);
+    let error = create().unwrap_err().to_string();
+    assert!(error.contains("refused the PIN"), "{error}");
+    let error = create().unwrap_err().to_string();
+    assert!(error.contains("its PIN is needed"), "it was forgotten: {error}");
+    assert!(matches!(refused(unlock("9999")), Error::Denied { .. }));
+    assert_eq!(unlock("1234"), Response::Done);
+    create().unwrap();
+}
+
+/// Nothing can interrupt a call of a module, but nobody has to wait for it.
+pub fn a_module_that_hangs_is_a_deadline() {
+    let Some(token) = Token::new() else { return };
+    let key = token.keystore().create(&KeySpec::new(token.uri("web"))).unwrap();
+    token.agent.signal("STOP");
+    let began = Instant::now();
+    let ctx = SignContext::new("in time").with_deadline(began + Duration::from_millis(300));
+    let outcome = key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &ctx);
+    token.agent.signal("CONT");
+    assert!(matches!(outcome, Err(Error::Deadline { .. })), "{outcome:?}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
+}
+
+pub fn what_is_no_module_is_refused() {
+    let folder = folder();
+    let said = Agent::refusal(&folder, &["module=/nowhere/module.so"]);
+    assert!(said.contains("/nowhere/module.so") && said.contains("No such file"), "{said}");
+    let here = std::env::current_exe().unwrap();
+    let said = Agent::refusal(&folder, &[&format!("module={}", here.display())]);
+    assert!(said.contains("cannot be loaded") || said.contains("not a PKCS#11 module"), "{said}");
+}
+
+pub fn a_tpm_is_served_conformingly() {
+    if !cfg!(feature = "tpm") {
+        let said = Agent::refusal(&folder(), &["tpm=swtpm"]);
+        assert!(said.contains("this build has no `tpm` keystore"), "{said}");
+        return;
+    }
+    let Some(tpm) = Swtpm::start() else { return };
+    let tcti = format!("swtpm:host=127.0.0.1,port={}", tpm.port);
+    let agent = Agent::start(&[&format!("tpm={tcti}")]);
+    let keystore = agent.keystore();
+    let uri = |name: &str| KeyUri::tpm(name, Some(&tcti)).unwrap();
+    conformance::run(&keystore, uri, &[Algorithm::P256, Algorithm::P384, Algorithm::Rsa]);
+    for (measure, outcome) in keystore.status().unwrap().protections {
+        assert!(outcome.is_ok() || measure == "memory-locked", "{measure}: {outcome:?}");
+    }
+}
+
+struct Swtpm {
+    child: Child,
+    port: u16,
+    _state: TempDir,
+}
+
+impl Swtpm {
+    fn start() -> Option<Self> {
+        if missing("swtpm", "--version") {
+            return None;
+        }
+        let state = tempfile::tempdir().unwrap();
+        let port = loop {
+            let first = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = first.local_addr().unwrap().port();
+            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+                break port;
+            }
+        };
+        let child = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .arg("--tpmstate")
+            .arg(format!("dir={}", state.path().display()))
+            .args(["--server", &format!("type=tcp,port={port}")])
+            .args(["--ctrl", &format!("type=tcp,port={}", port + 1)])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let tpm = Self { child, port, _state: state };
+        eventually("swtpm listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(tpm)
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
