@@ -9,7 +9,7 @@ use crate::command;
 use crate::failure::Outcome;
 use crate::output::LogLevel;
 
-/// Mutual TLS with private keys that are born in secure hardware and never leave it.
+/// Mutual TLS with private keys that are born in a keystore and never leave it.
 #[derive(Parser)]
 #[command(name = "enclasp", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct Args {
