@@ -24,7 +24,7 @@ const MAX_THREADS: usize = 64;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// How long after a job's deadline its thread is given up for lost.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A piece of work, and until when somebody waits for it.
 pub(crate) struct Job {

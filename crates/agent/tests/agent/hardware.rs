@@ -1,5 +1,7 @@
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,30 @@ const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 struct Token {
     agent: Agent,
     folder: TempDir,
+    module: PathBuf,
 }
 
 impl Token {
     fn new() -> Option<Self> {
+        Self::of_module(|_| SOFTHSM.into())
+    }
+
+    /// One whose module crashes when there is a file `crash`, and hangs while there is one `hang`.
+    fn faulty() -> Option<Self> {
+        if missing("cc", "--version") {
+            return None;
+        }
+        Self::of_module(|folder| {
+            let module = folder.join("faulty.so");
+            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/agent/faulty.c");
+            let mut compile = Command::new("cc");
+            compile.args(["-shared", "-fPIC", "-o"]).arg(&module).arg(source).arg("-ldl");
+            assert!(compile.status().unwrap().success());
+            module
+        })
+    }
+
+    fn of_module(module: impl FnOnce(&Path) -> PathBuf) -> Option<Self> {
         if missing("softhsm2-util", "--version") {
             return None;
         }
@@ -35,9 +57,28 @@ impl Token {
         let init = ["--init-token", "--free", "--label", "t", "--pin", "1234", "--so-pin", "56785678"];
         let made = Command::new("softhsm2-util").args(init).env("SOFTHSM2_CONF", &configuration).output();
         assert!(made.unwrap().status.success());
-        let environment = format!("SOFTHSM2_CONF={}", configuration.display());
-        let agent = Agent::start(&[&format!("module={SOFTHSM}"), &environment]);
-        Some(Self { agent, folder })
+        let module = module(folder.path());
+        let agent = Self::agent(&folder, &module, crate::support::folder());
+        Some(Self { agent, folder, module })
+    }
+
+    fn agent(folder: &TempDir, module: &Path, of_agent: TempDir) -> Agent {
+        let named = |name: &str, file: &str| format!("{name}={}", folder.path().join(file).display());
+        let options = [
+            format!("module={}", module.display()),
+            named("SOFTHSM2_CONF", "softhsm2.conf"),
+            named("FAULTY_CRASH", "tokens/crash"),
+            named("FAULTY_HANG", "tokens/hang"),
+        ];
+        Agent::start_in(of_agent, &options.each_ref().map(String::as_str))
+    }
+
+    /// Waits until the agent has died of a signal, and starts another in its place.
+    fn starts_again(self) -> Self {
+        let (status, of_agent) = self.agent.wait();
+        assert_eq!(status.signal(), Some(6), "{status}");
+        let agent = Self::agent(&self.folder, &self.module, of_agent);
+        Self { agent, folder: self.folder, module: self.module }
     }
 
     fn keystore(&self) -> AgentKeystore {
@@ -45,9 +86,10 @@ impl Token {
     }
 
     fn uri(&self, name: &str) -> KeyUri {
-        let pin = self.folder.path().join("pin");
-        let pin = pin.display();
-        format!("pkcs11:token=t;object={name}?module-path={SOFTHSM}&pin-source=file:{pin}").parse().unwrap()
+        let (module, pin) = (self.module.display(), self.folder.path().join("pin"));
+        let uri =
+            format!("pkcs11:token=t;object={name}?module-path={module}&pin-source=file:{}", pin.display());
+        uri.parse().unwrap()
     }
 }
 
@@ -95,17 +137,31 @@ pub fn a_wrong_pin_is_forgotten_and_not_tried_again() {
     create().unwrap();
 }
 
+pub fn a_module_that_crashes_takes_its_agent_alone() {
+    let Some(token) = Token::faulty() else { return };
+    let key = token.keystore().create(&KeySpec::new(token.uri("web"))).unwrap();
+    fs::write(token.folder.path().join("tokens/crash"), "").unwrap();
+    let outcome = key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("once"));
+    assert!(matches!(outcome, Err(Error::Unavailable { .. })), "{outcome:?}");
+    let token = token.starts_again();
+    // The same key goes on with the next agent, which it gives the PIN.
+    key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
+    drop(token);
+}
+
 /// Nothing can interrupt a call of a module, but nobody has to wait for it.
 pub fn a_module_that_hangs_is_a_deadline() {
-    let Some(token) = Token::new() else { return };
+    let Some(token) = Token::faulty() else { return };
     let key = token.keystore().create(&KeySpec::new(token.uri("web"))).unwrap();
-    token.agent.signal("STOP");
+    let hang = token.folder.path().join("tokens/hang");
+    fs::write(&hang, "").unwrap();
     let began = Instant::now();
     let ctx = SignContext::new("in time").with_deadline(began + Duration::from_millis(300));
     let outcome = key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &ctx);
-    token.agent.signal("CONT");
     assert!(matches!(outcome, Err(Error::Deadline { .. })), "{outcome:?}");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(4));
+    let _token = token.starts_again();
+    fs::remove_file(&hang).unwrap();
     key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
 }
 
