@@ -3,24 +3,21 @@
 use std::error::Error;
 
 use enclasp_benches::MESSAGE;
-use enclasp_benches::bare::{BareKey, BareProcess};
+use enclasp_benches::bare::{BareKey, BareProcess, lengths};
 use enclasp_benches::measure::{Subject, in_turns};
 use enclasp_benches::process::{Agent, played_a_role};
-use enclasp_benches::report::{Report, Settings};
+use enclasp_benches::report::{Bound, Report, Settings};
 use enclasp_benches::ssh_agent::SshAgent;
-use enclasp_keystore::agent::{Request, Response, SignRequest, encode};
 use enclasp_keystore::soft::SoftKey;
-use enclasp_keystore::{
-    Algorithm, Input, Key, KeySpec, KeyUri, Keystore, Requester, Scheme, SignContext, verify,
-};
+use enclasp_keystore::{Algorithm, Input, Key, KeySpec, KeyUri, Keystore, SignContext, verify};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const REASON: &str = "TLS client authentication to db.internal:5432";
 
 /// What a key in the agent may cost of what the same key costs in process.
-const LATENCY_LIMIT: f64 = 2.0;
-const CPU_LIMIT: f64 = 1.5;
+const LATENCY: Bound = Bound::AtMost(2.0);
+const CPU: Bound = Bound::AtMost(1.5);
 
 fn main() -> Outcome<()> {
     if played_a_role() {
@@ -52,7 +49,7 @@ fn measure(algorithm: Algorithm, agent: &Agent, rounds: usize, report: &mut Repo
     let in_process = || Subject::new("key in this process", || sign(&near));
     let through_agent = || Subject::new("key in the agent", || sign(&*far)).with_process(agent.pid());
     let bare = BareKey::generate(algorithm)?;
-    let (request, response) = lengths(&near, scheme, &context)?;
+    let (request, response) = lengths(&near, REASON)?;
     let silent = BareProcess::start(request, response, None)?;
     let signing = BareProcess::start(request, response, Some(algorithm))?;
     let ask = |process: &BareProcess| process.ask().expect("an answer");
@@ -73,31 +70,17 @@ fn measure(algorithm: Algorithm, agent: &Agent, rounds: usize, report: &mut Repo
         ),
         Err(error) => eprintln!("without ssh-agent: {error}"),
     }
-    let alone = in_turns(rounds, 1, &subjects);
+    let alone = in_turns(rounds, &subjects).summary();
     let [_, far_alone, ..] = &alone[..] else { unreachable!("two subjects at least") };
-    report.target(
-        format!("{algorithm}, p50 latency through the agent"),
-        far_alone.latency_ratio,
-        LATENCY_LIMIT,
-    );
-    report.target(format!("{algorithm}, CPU time through the agent"), far_alone.cpu_ratio, CPU_LIMIT);
-    report.table(format!("{algorithm}, one caller"), alone);
+    let what = |what: &str| format!("{algorithm}, {what} through the agent");
+    report.target(what("p50 latency"), far_alone.latency_ratio, LATENCY);
+    report.target(what("CPU time"), far_alone.cpu_ratio, CPU);
+    report.table(format!("{algorithm}, one caller"), &alone);
 
-    for threads in [4, 16] {
-        let together = in_turns(rounds, threads, &[in_process(), through_agent()]);
-        report.table(format!("{algorithm}, {threads} callers at once"), together);
+    for callers in [4, 16] {
+        let subjects = [in_process(), through_agent()].map(|subject| subject.from_callers(callers));
+        report
+            .table(format!("{algorithm}, {callers} callers at once"), &in_turns(rounds, &subjects).summary());
     }
     Ok(())
-}
-
-/// How many bytes the agent takes and gives for one signature.
-fn lengths(key: &SoftKey, scheme: Scheme, context: &SignContext) -> Outcome<(usize, usize)> {
-    let (uri, input) = (key.info().uri.to_string(), Input::Message(&MESSAGE));
-    let requester = Requester::default();
-    let request = SignRequest { key: &uri, scheme, input, reason: REASON, timeout_ms: None, requester };
-    let response = Response::Signature(key.sign(scheme, input, context)?.into_bytes());
-    let (mut asked, mut answered) = (Vec::new(), Vec::new());
-    encode(1, &Request::Sign(request), &mut asked)?;
-    encode(1, &response, &mut answered)?;
-    Ok((asked.len(), answered.len()))
 }

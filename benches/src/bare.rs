@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,10 +13,11 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
 };
-use enclasp_keystore::Algorithm;
+use enclasp_keystore::agent::{Request, Response, SignRequest, encode};
+use enclasp_keystore::{Algorithm, Input, Key, Requester, SignContext};
 
-use crate::MESSAGE;
 use crate::process::Guard;
+use crate::{MESSAGE, hardware};
 
 pub(crate) const BARE: &str = "play-bare";
 
@@ -73,10 +75,21 @@ impl BareProcess {
     /// # Errors
     /// What the system says.
     pub fn start(request: usize, response: usize, signs: Option<Algorithm>) -> io::Result<Self> {
+        let what = signs.map_or(UNSIGNED.to_owned(), |algorithm| algorithm.to_string());
+        Self::of(request, response, &what, &[])
+    }
+
+    /// Starts one that does `what`, with a place for settings in its environment.
+    pub(crate) fn of(
+        request: usize,
+        response: usize,
+        what: &str,
+        environment: &[(&str, &Path)],
+    ) -> io::Result<Self> {
         let (near, far) = UnixStream::pair()?;
-        let algorithm = signs.map_or(UNSIGNED.to_owned(), |algorithm| algorithm.to_string());
         let child = Command::new(std::env::current_exe()?)
-            .args([BARE, &request.to_string(), &response.to_string(), &algorithm])
+            .args([BARE, &request.to_string(), &response.to_string(), what])
+            .envs(environment.iter().copied())
             .stdin(OwnedFd::from(far))
             .spawn()?;
         Ok(Self { guard: Guard::new(child), stream: Mutex::new(near), request, response })
@@ -99,19 +112,39 @@ impl BareProcess {
     }
 }
 
+/// How many bytes the agent takes and gives for one signature of [`MESSAGE`].
+///
+/// # Errors
+/// What the key says.
+pub fn lengths(key: &dyn Key, reason: &str) -> Result<(usize, usize), Box<dyn Error>> {
+    let (info, input) = (key.info(), Input::Message(&MESSAGE));
+    let (uri, scheme) = (info.uri.to_string(), info.algorithm.natural_scheme());
+    let requester = Requester::default();
+    let request = SignRequest { key: &uri, scheme, input, reason, timeout_ms: None, requester };
+    let response = Response::Signature(key.sign(scheme, input, &SignContext::new(reason))?.into_bytes());
+    let (mut asked, mut answered) = (Vec::new(), Vec::new());
+    encode(1, &Request::Sign(request), &mut asked)?;
+    encode(1, &response, &mut answered)?;
+    Ok((asked.len(), answered.len()))
+}
+
 /// What the other process does.
-pub(crate) fn play(request: &str, response: &str, algorithm: &str) -> Result<(), Box<dyn Error>> {
+pub(crate) fn play(request: &str, response: &str, what: &str) -> Result<(), Box<dyn Error>> {
     let (request, response): (usize, usize) = (request.parse()?, response.parse()?);
-    let key = match algorithm {
-        UNSIGNED => None,
-        name => Some(BareKey::generate(name.parse()?)?),
+    let mut work: Box<dyn FnMut()> = match what {
+        UNSIGNED => Box::new(|| ()),
+        _ => match hardware::work(what)? {
+            Some(work) => work,
+            None => {
+                let key = BareKey::generate(what.parse()?)?;
+                Box::new(move || key.sign())
+            }
+        },
     };
     let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut buffer = [0; ROOM];
     while stream.read_exact(&mut buffer[..request]).is_ok() {
-        if let Some(key) = &key {
-            key.sign();
-        }
+        work();
         stream.write_all(&buffer[..response])?;
     }
     Ok(())

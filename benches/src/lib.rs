@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bare;
+pub mod hardware;
 pub mod measure;
 pub mod process;
 pub mod report;
 pub mod ssh_agent;
+pub mod tls;
 
 /// What is signed, as long as what a TLS 1.3 CertificateVerify signs with SHA-384 (RFC 8446 §4.4.3).
 pub const MESSAGE: [u8; 146] = [b' '; 146];

@@ -13,19 +13,33 @@ const TURN: Duration = Duration::from_millis(60);
 /// One thing that is measured.
 pub struct Subject<'a> {
     name: String,
-    process: Option<u32>,
+    processes: Vec<u32>,
+    callers: usize,
+    times: usize,
     work: Box<dyn Fn() + Sync + 'a>,
 }
 
 impl<'a> Subject<'a> {
     /// `work` is one operation.
     pub fn new(name: impl Into<String>, work: impl Fn() + Sync + 'a) -> Self {
-        Self { name: name.into(), process: None, work: Box::new(work) }
+        Self { name: name.into(), processes: Vec::new(), callers: 1, times: 1, work: Box::new(work) }
     }
 
-    /// The process that `work` calls upon; its CPU time counts too.
+    /// A process that `work` calls upon; its CPU time counts too.
     pub fn with_process(mut self, pid: u32) -> Self {
-        self.process = Some(pid);
+        self.processes.push(pid);
+        self
+    }
+
+    /// How many threads do it at once; one otherwise.
+    pub fn from_callers(mut self, callers: usize) -> Self {
+        self.callers = callers;
+        self
+    }
+
+    /// How many operations `work` is.
+    pub fn of_operations(mut self, times: usize) -> Self {
+        self.times = times;
         self
     }
 }
@@ -56,69 +70,97 @@ impl Measured {
     }
 }
 
-/// Gives each subject its turn in each of `rounds` rounds, with `threads` callers at once. The
-/// first subject is what the others' ratios refer to.
-pub fn in_turns(rounds: usize, threads: usize, subjects: &[Subject<'_>]) -> Vec<Measured> {
-    let calls: Vec<_> = subjects.iter().map(|subject| calls_in_a_turn(subject, threads)).collect();
-    let runs: Vec<Vec<Run>> = (0..rounds)
-        .map(|_| subjects.iter().zip(&calls).map(|(subject, calls)| run(subject, threads, *calls)).collect())
-        .collect();
-    let over_rounds = |value: &dyn Fn(&[Run]) -> f64| median(runs.iter().map(|round| value(round)).collect());
-    let summary = |(i, subject): (usize, &Subject<'_>)| Measured {
-        name: subject.name.clone(),
-        p50_us: over_rounds(&|round| round[i].p50_us),
-        p99_us: over_rounds(&|round| round[i].p99_us),
-        per_second: over_rounds(&|round| round[i].per_second),
-        cpu_us: over_rounds(&|round| round[i].cpu_us),
-        latency_ratio: over_rounds(&|round| round[i].p50_us / round[0].p50_us),
-        cpu_ratio: over_rounds(&|round| round[i].cpu_us / round[0].cpu_us),
-    };
-    subjects.iter().enumerate().map(summary).collect()
+/// What came out, round by round.
+pub struct Rounds {
+    names: Vec<String>,
+    runs: Vec<Vec<Run>>,
 }
 
-struct Run {
-    p50_us: f64,
-    p99_us: f64,
-    per_second: f64,
-    cpu_us: f64,
+/// What came out for one subject in one round. The unit of time is the microsecond.
+pub struct Run {
+    /// As in [`Measured`].
+    pub p50_us: f64,
+    /// As in [`Measured`].
+    pub p99_us: f64,
+    /// As in [`Measured`].
+    pub per_second: f64,
+    /// As in [`Measured`].
+    pub cpu_us: f64,
 }
 
-/// How often each thread calls, which also warms up what is called.
-fn calls_in_a_turn(subject: &Subject<'_>, threads: usize) -> usize {
+impl Rounds {
+    /// The median over all rounds of a value that is taken within each round, of the runs in the
+    /// order of the subjects.
+    pub fn median(&self, value: impl Fn(&[Run]) -> f64) -> f64 {
+        median(self.runs.iter().map(|round| value(round)).collect())
+    }
+
+    /// The medians for each subject. The first one is what the others' ratios refer to.
+    pub fn summary(&self) -> Vec<Measured> {
+        let summary = |(i, name): (usize, &String)| Measured {
+            name: name.clone(),
+            p50_us: self.median(|round| round[i].p50_us),
+            p99_us: self.median(|round| round[i].p99_us),
+            per_second: self.median(|round| round[i].per_second),
+            cpu_us: self.median(|round| round[i].cpu_us),
+            latency_ratio: self.median(|round| round[i].p50_us / round[0].p50_us),
+            cpu_ratio: self.median(|round| round[i].cpu_us / round[0].cpu_us),
+        };
+        self.names.iter().enumerate().map(summary).collect()
+    }
+}
+
+/// Gives each subject its turn in each of `rounds` rounds.
+pub fn in_turns(rounds: usize, subjects: &[Subject<'_>]) -> Rounds {
+    let calls: Vec<_> = subjects.iter().map(calls_in_a_turn).collect();
+    let round = |_| subjects.iter().zip(&calls).map(|(subject, calls)| run(subject, *calls)).collect();
+    Rounds {
+        names: subjects.iter().map(|subject| subject.name.clone()).collect(),
+        runs: (0..rounds).map(round).collect(),
+    }
+}
+
+/// How often each caller calls, which also warms up what is called.
+fn calls_in_a_turn(subject: &Subject<'_>) -> usize {
     let began = Instant::now();
     let mut calls = 0;
     while began.elapsed() < TURN / 4 {
         (subject.work)();
         calls += 1;
     }
-    (4 * calls / threads).max(10)
+    (4 * calls / subject.callers).max(10)
 }
 
-fn run(subject: &Subject<'_>, threads: usize, calls: usize) -> Run {
-    let cpu = || own_cpu_time() + subject.process.map_or(Duration::ZERO, cpu_time_of);
+fn run(subject: &Subject<'_>, calls: usize) -> Run {
+    let cpu = || own_cpu_time() + subject.processes.iter().map(|pid| cpu_time_of(*pid)).sum::<Duration>();
     let (before, began) = (cpu(), Instant::now());
     let mut latencies =
-        if threads == 1 { timed(&subject.work, calls) } else { side_by_side(subject, threads, calls) };
+        if subject.callers == 1 { timed(&subject.work, calls) } else { side_by_side(subject, calls) };
     let (elapsed, spent) = (began.elapsed(), cpu() - before);
     latencies.sort_unstable();
-    let quantile = |of_100: usize| micros(latencies[(latencies.len() - 1) * of_100 / 100]);
-    let total = latencies.len() as f64;
+    let times = subject.times as f64;
+    let total = latencies.len() as f64 * times;
     Run {
-        p50_us: quantile(50),
-        p99_us: quantile(99),
+        p50_us: micros(quantile(&latencies, 50)) / times,
+        p99_us: micros(quantile(&latencies, 99)) / times,
         per_second: total / elapsed.as_secs_f64(),
         cpu_us: micros(spent) / total,
     }
 }
 
-fn side_by_side(subject: &Subject<'_>, threads: usize, calls: usize) -> Vec<Duration> {
-    let start = Barrier::new(threads);
+/// What so many of 100 of the `sorted` latencies keep.
+pub fn quantile(sorted: &[Duration], of_100: usize) -> Duration {
+    sorted[(sorted.len() - 1) * of_100 / 100]
+}
+
+fn side_by_side(subject: &Subject<'_>, calls: usize) -> Vec<Duration> {
+    let start = Barrier::new(subject.callers);
     std::thread::scope(|scope| {
         let caller = || {
             start.wait();
             timed(&subject.work, calls)
         };
-        let callers: Vec<_> = (0..threads).map(|_| scope.spawn(caller)).collect();
+        let callers: Vec<_> = (0..subject.callers).map(|_| scope.spawn(caller)).collect();
         callers.into_iter().flat_map(|caller| caller.join().expect("a caller panicked")).collect()
     })
 }
@@ -150,11 +192,13 @@ fn cpu_time_of(pid: u32) -> Duration {
     Duration::from_nanos(tasks.filter_map(of_task).sum())
 }
 
-fn micros(duration: Duration) -> f64 {
+/// In microseconds.
+pub fn micros(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e3
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The one in the middle of `values`, of which there is one at least.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -1,9 +1,10 @@
 //! The processes at the other end, each ended by its guard.
 
 use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use enclasp_agent::{Config, PROMPTER_COMMAND, Socket, prompter_main};
+use enclasp_agent::{Backend, Config, PROMPTER_COMMAND, Socket, prompter_main};
 use enclasp_keystore::agent::AgentKeystore;
 use tempfile::TempDir;
 
@@ -11,14 +12,23 @@ use crate::bare::{self, BARE};
 
 const AGENT: &str = "play-agent";
 
+/// Of hardware: what follows is the module's path, or the TCTI.
+const MODULE: &str = "module";
+const TPM: &str = "tpm";
+
 /// Does what this program was run again for, if it was. Benches call it first.
 pub fn played_a_role() -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         [PROMPTER_COMMAND] => prompter_main().expect("the prompter failed"),
-        [AGENT, socket, state] => {
-            let config = Config::new(Socket::Path(socket.into()), state);
+        [AGENT, socket, state, ref hardware @ ..] => {
+            let mut config = Config::new(Socket::Path(socket.into()), state);
+            config.backend = match *hardware {
+                [MODULE, path] => Backend::Pkcs11 { module: path.into() },
+                [TPM, tcti] => Backend::Tpm { tcti: tcti.into() },
+                _ => config.backend,
+            };
             enclasp_agent::run(config, |_| println!("ready")).expect("the agent failed");
         }
         [BARE, request, response, algorithm] => {
@@ -59,15 +69,31 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one, and waits until it listens.
+    /// Starts one of software keys, and waits until it listens.
     ///
     /// # Errors
     /// What the system says, or that the agent ended.
     pub fn start() -> io::Result<Self> {
+        Self::of(&[], &[])
+    }
+
+    /// The same of the tokens of a PKCS#11 module, with a place for its settings in its environment.
+    pub(crate) fn of_module(path: &str, environment: &[(&str, &Path)]) -> io::Result<Self> {
+        Self::of(&[MODULE, path], environment)
+    }
+
+    /// The same of a TPM.
+    pub(crate) fn of_tpm(tcti: &str) -> io::Result<Self> {
+        Self::of(&[TPM, tcti], &[])
+    }
+
+    fn of(hardware: &[&str], environment: &[(&str, &Path)]) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut child = Command::new(std::env::current_exe()?)
             .arg(AGENT)
             .args([folder.path().join("socket"), folder.path().join("state")])
+            .args(hardware)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;

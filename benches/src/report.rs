@@ -51,13 +51,54 @@ pub struct Report {
 #[derive(Serialize)]
 struct Table {
     title: String,
-    rows: Vec<Measured>,
+    #[serde(skip)]
+    columns: &'static [&'static str],
+    #[serde(skip)]
+    cells: Vec<Vec<String>>,
+    rows: Vec<serde_json::Value>,
+}
+
+/// What a table has a row of.
+pub trait Row: Serialize {
+    /// What its cells say, after the first, which names it.
+    const COLUMNS: &'static [&'static str];
+
+    /// Its cells for people.
+    fn cells(&self) -> Vec<String>;
+}
+
+impl Row for Measured {
+    const COLUMNS: &'static [&'static str] =
+        &["p50 µs", "p99 µs", "per second", "CPU µs", "per CPU second", "latency ×", "CPU ×"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            format!("{:.1}", self.p50_us),
+            format!("{:.1}", self.p99_us),
+            format!("{:.0}", self.per_second),
+            format!("{:.1}", self.cpu_us),
+            format!("{:.0}", self.per_cpu_second()),
+            format!("{:.2}", self.latency_ratio),
+            format!("{:.2}", self.cpu_ratio),
+        ]
+    }
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bound {
+    /// Not more.
+    AtMost(f64),
+    /// Not less.
+    AtLeast(f64),
 }
 
 #[derive(Serialize)]
 struct Target {
     what: String,
-    limit: f64,
+    bound: Bound,
     measured: f64,
     met: bool,
 }
@@ -71,13 +112,23 @@ impl Report {
     }
 
     /// Adds a table.
-    pub fn table(&mut self, title: impl Into<String>, rows: Vec<Measured>) {
-        self.tables.push(Table { title: title.into(), rows });
+    pub fn table<R: Row>(&mut self, title: impl Into<String>, rows: &[R]) {
+        let value = |row| serde_json::to_value(row).expect("numbers and names are JSON");
+        self.tables.push(Table {
+            title: title.into(),
+            columns: R::COLUMNS,
+            cells: rows.iter().map(R::cells).collect(),
+            rows: rows.iter().map(value).collect(),
+        });
     }
 
-    /// Adds a ratio and what it should be at most.
-    pub fn target(&mut self, what: impl Into<String>, measured: f64, limit: f64) {
-        self.targets.push(Target { what: what.into(), limit, measured, met: measured <= limit });
+    /// Adds a ratio and what it should be.
+    pub fn target(&mut self, what: impl Into<String>, measured: f64, bound: Bound) {
+        let met = match bound {
+            Bound::AtMost(limit) => measured <= limit,
+            Bound::AtLeast(limit) => measured >= limit,
+        };
+        self.targets.push(Target { what: what.into(), bound, measured, met });
     }
 
     /// Prints it.
@@ -89,26 +140,20 @@ impl Report {
         println!("{}; load {}; medians of {} rounds\n", self.machine, self.load, self.rounds);
         for table in &self.tables {
             println!("{}\n", table.title);
-            println!("| | p50 µs | p99 µs | per second | CPU µs | per CPU second | latency × | CPU × |");
-            println!("|---|--:|--:|--:|--:|--:|--:|--:|");
-            for row in &table.rows {
-                println!(
-                    "| {} | {:.1} | {:.1} | {:.0} | {:.1} | {:.0} | {:.2} | {:.2} |",
-                    row.name,
-                    row.p50_us,
-                    row.p99_us,
-                    row.per_second,
-                    row.cpu_us,
-                    row.per_cpu_second(),
-                    row.latency_ratio,
-                    row.cpu_ratio,
-                );
+            println!("| | {} |", table.columns.join(" | "));
+            println!("|---|{}", "--:|".repeat(table.columns.len()));
+            for cells in &table.cells {
+                println!("| {} |", cells.join(" | "));
             }
             println!();
         }
         for target in &self.targets {
             let met = if target.met { "met" } else { "NOT MET" };
-            println!("- {}: {:.2}×, target at most {}×: {met}", target.what, target.measured, target.limit);
+            let bound = match target.bound {
+                Bound::AtMost(limit) => format!("at most {limit}×"),
+                Bound::AtLeast(limit) => format!("at least {limit}×"),
+            };
+            println!("- {}: {:.2}×, target {bound}: {met}", target.what, target.measured);
         }
     }
 }
