@@ -88,12 +88,12 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Makes a folder, and those above it, for its owner alone; checks that an existing one belongs to
-/// this user and takes away what others may do there. Half-written files that a crash left behind
-/// are removed.
+/// Makes a folder, and those above it, for its owner alone. One that exists has to belong to this
+/// user, and others may have no access to it: it may serve them for something else, so it is closed
+/// only if it is empty. Half-written files that a crash left behind are removed.
 ///
 /// # Errors
-/// [`Error::Storage`].
+/// [`Error::OpenFolder`], [`Error::Storage`].
 pub fn private_folder(path: &Path) -> Result<()> {
     let failed = |e: io::Error| storage("make the folder", path, &e);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -106,6 +106,10 @@ pub fn private_folder(path: &Path) -> Result<()> {
         });
     }
     if metadata.mode() & 0o077 != 0 {
+        if fs::read_dir(path).map_err(failed)?.next().is_some() {
+            let mode = metadata.mode() & 0o7777;
+            return Err(Error::OpenFolder { path: path.display().to_string(), mode });
+        }
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
     }
     sweep(path);
@@ -180,15 +184,31 @@ mod tests {
     fn a_private_folder_is_closed_to_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
         private_folder(&path).unwrap();
+        assert_eq!(mode(), 0o700);
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         private_folder(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn a_folder_that_others_use_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("theirs")).unwrap();
+        for open in [0o755, 0o750, 0o701] {
+            fs::set_permissions(folder.path(), Permissions::from_mode(open)).unwrap();
+            let error = private_folder(folder.path()).unwrap_err();
+            assert!(matches!(error, Error::OpenFolder { mode, .. } if mode == open), "{error}");
+            assert!(error.hint().unwrap().contains("chmod 700"));
+            assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, open);
+        }
     }
 
     #[test]
     fn what_a_crash_left_is_swept_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
+        private_folder(folder.path()).unwrap();
         let long_ago = std::time::SystemTime::now() - 2 * ABANDONED;
         for (name, modified) in [
             (".a.1-2-3.new", Some(long_ago)),

@@ -17,7 +17,7 @@ pub enum Error {
     Absent { key: String },
     #[error("there is a key `{key}` already")]
     Exists { key: String },
-    /// A PIN or a passphrase is needed first, or the device locked itself.
+    /// A PIN is needed first, or the device locked itself.
     #[error("cannot {operation} `{key}`: locked: {reason}")]
     Locked { key: String, operation: String, reason: String },
     /// A person or a rule said no.
@@ -42,17 +42,59 @@ pub enum Error {
     PrivateKey { reason: String },
     #[error("`{uri}` is not a key URI: {reason}")]
     Uri { uri: String, reason: String },
+    /// Software keys are opened only with what encrypts them.
+    #[error("cannot open the keys in {folder}: {fault}")]
+    Protection { folder: String, fault: ProtectionFault },
     #[error("cannot reach the keystore at {at}: {reason}")]
     Unavailable { at: String, reason: String },
     #[error("cannot {operation} {path}: {reason}")]
     Storage { operation: String, path: String, reason: String },
+    /// A folder for private files that was there before, and is not private.
+    #[error("the folder {path} is open to others (mode {mode:o}), and not empty")]
+    OpenFolder { path: String, mode: u32 },
     /// The other end of the agent's socket does not follow the protocol.
     #[error("the agent's protocol was not followed: {reason}")]
     Protocol { reason: String },
     /// A URI must name one token and one key.
     #[error("`{key}` could be any of: {}", matches.join(", "))]
     Ambiguous { key: String, matches: Vec<String> },
+    /// The PIN or auth value that was given is not the right one. It is not tried again.
+    #[error("cannot {operation} `{key}`: {reason}")]
+    WrongPin { key: String, operation: String, reason: String },
 }
+
+/// How what was given for software keys differs from what encrypts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum ProtectionFault {
+    #[error("a passphrase protects them")]
+    NeedsPassphrase,
+    #[error("the passphrase is wrong")]
+    WrongPassphrase,
+    #[error("a key file protects them, not a passphrase")]
+    NeedsKeyFile,
+    #[error("at-rest.key, which they are encrypted with, is missing")]
+    MissingKeyFile,
+    #[error("at-rest.key is not the file that encrypted them")]
+    WrongKeyFile,
+}
+
+impl ProtectionFault {
+    fn hint(self) -> &'static str {
+        match self {
+            Self::NeedsPassphrase => "restart the agent with it: `enclasp agent --passphrase-file FILE`",
+            Self::WrongPassphrase => "give the one that the first agent in this folder was started with",
+            Self::NeedsKeyFile => {
+                "start the agent without --passphrase, --passphrase-file and ENCLASP_PASSPHRASE"
+            }
+            Self::MissingKeyFile | Self::WrongKeyFile => "restore at-rest.key, from a backup of that folder",
+        }
+    }
+}
+
+/// What fits `sockaddr_un`, with the zero that ends it.
+const MAX_SOCKET_PATH: usize = 107;
 
 impl Error {
     /// What to do next, where there is something to do.
@@ -68,9 +110,8 @@ impl Error {
             Self::Locked { key, .. } if key.starts_with("pkcs11:") => {
                 "the token's own tool sets or unblocks its PIN, with the SO PIN or PUK".into()
             }
-            Self::Locked { .. } => {
-                "restart the agent with the passphrase: `enclasp agent --passphrase-file FILE`".into()
-            }
+            Self::Locked { .. } => return None,
+            Self::Protection { fault, .. } => fault.hint().into(),
             Self::Denied { key, reason, .. } if reason.contains("PIN") && !key.starts_with("soft:") => {
                 "the PIN is asked for by pinentry, or comes from ENCLASP_PIN_FILE or ENCLASP_PIN, or from \
                  `pin-source=file:PATH` in the URI of a PKCS#11 key"
@@ -86,9 +127,11 @@ impl Error {
             Self::WrongSignature { key, .. } => format!(
                 "the keystore is broken or was given the wrong key; `enclasp key probe {key}` tries every scheme"
             ),
-            Self::PublicKey { .. } => "P-256, P-384 and Ed25519 keys are supported".into(),
-            Self::PrivateKey { .. } => "the key must be PKCS#8, of type P-256, P-384 or Ed25519".into(),
-            Self::Uri { .. } => "a key URI looks like soft:name=web".into(),
+            Self::PublicKey { .. } => "P-256, P-384, Ed25519 and RSA keys are supported".into(),
+            Self::PrivateKey { .. } => "the key must be PKCS#8, of type P-256, P-384, Ed25519 or RSA".into(),
+            Self::Uri { .. } => {
+                "a key URI looks like soft:name=web, tpm:name=web or pkcs11:token=TOKEN;object=web".into()
+            }
             Self::Unavailable { at, .. } if at.starts_with("tpm:") => {
                 "`ls -l /dev/tpmrm0` shows whether there is a TPM 2.0 and who may use it; on most systems its \
                  users are in the group `tss`"
@@ -97,13 +140,21 @@ impl Error {
             Self::Unavailable { at, .. } if at.starts_with("pkcs11:") => {
                 "check that the token is plugged in, and that `module-path` names its PKCS#11 module".into()
             }
+            Self::Unavailable { at, .. } if at.len() > MAX_SOCKET_PATH => format!(
+                "the path of a socket has at most {MAX_SOCKET_PATH} bytes: name a shorter one with \
+                 ENCLASP_AGENT_SOCKET, and `enclasp agent --socket`"
+            ),
             Self::Unavailable { .. } => {
                 "`enclasp agent` starts the agent; its log says why it stopped".into()
             }
             Self::Storage { .. } => "check the space, the owner and the permissions there".into(),
+            Self::OpenFolder { path, .. } => {
+                format!("name a new folder; or, if nobody else needs this one, `chmod 700 {path}`")
+            }
             Self::Protocol { .. } => {
                 "the agent and this program differ in version: stop the agent and try again".into()
             }
+            Self::WrongPin { .. } => "give the right one; each wrong one counts".into(),
             Self::Ambiguous { .. } => "add attributes until only one fits: `serial`, `object` or `id`".into(),
         })
     }

@@ -37,7 +37,7 @@ mod verify;
 
 pub use algorithm::{Algorithm, Hash, Scheme};
 pub use cancel::Cancel;
-pub use error::{Error, Result};
+pub use error::{Error, ProtectionFault, Result};
 pub use key::{
     Capabilities, Confirm, GivePin, Import, Input, Key, KeyInfo, KeySpec, Keystore, Origin, PinWanted,
     Requester, SignContext, Signature, StoreCertificate, Verification,
