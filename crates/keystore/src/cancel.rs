@@ -13,7 +13,7 @@ impl Cancel {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Whether the work is still wanted.
+    /// Whether the work is no longer wanted.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -43,7 +43,8 @@ impl SoftKeystore {
     /// before a key signs whose policy wants a person there.
     ///
     /// # Errors
-    /// [`Error::Locked`] if `protection` is not what protects the keys, [`Error::Storage`].
+    /// [`Error::Protection`] if `protection` is not what protects the keys, [`Error::OpenFolder`],
+    /// [`Error::Storage`].
     pub fn open(path: &Path, protection: &Protection, confirm: impl Confirm + 'static) -> Result<Self> {
         Ok(Self(Arc::new(Shared {
             folder: Folder::open(path, protection)?,
@@ -122,8 +123,13 @@ impl Keystore for SoftKeystore {
         let mut keys = Vec::new();
         for name in self.0.folder.names()? {
             // A name that is none of ours, or a key deleted meanwhile, is not listed.
-            if KeyUri::soft(&name).is_ok() {
-                keys.extend(self.0.folder.read(&name)?.map(|file| file.key));
+            if KeyUri::soft(&name).is_err() {
+                continue;
+            }
+            match self.0.folder.read(&name) {
+                Ok(file) => keys.extend(file.map(|file| file.key)),
+                // One damaged file hides no other key. Whoever opens its key is told the same.
+                Err(error) => tracing::warn!(key = %format_args!("soft:name={name}"), %error, "not listed"),
             }
         }
         Ok(keys)
@@ -265,6 +271,10 @@ impl Key for SoftKey {
 
     fn verification(&self) -> Verification {
         Verification::Done
+    }
+
+    fn is_immediate(&self) -> bool {
+        !self.info.policy.prompts()
     }
 }
 

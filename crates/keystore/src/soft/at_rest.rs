@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::pair::Pair;
-use crate::{Algorithm, Error, KeyInfo, Result, durable};
+use crate::{Algorithm, Error, KeyInfo, ProtectionFault, Result, durable};
 
 /// What encrypts the private keys on disk.
 #[derive(Clone)]
@@ -39,9 +39,16 @@ impl fmt::Debug for Protection {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Marker {
     version: u32,
-    protection: String,
+    protection: Kind,
     /// A throw-away key under the same passphrase: tells a wrong one before it encrypts anything.
     check: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    KeyFile,
+    Passphrase,
 }
 
 /// One key's file. The private part is PEM, so that it can be told and moved apart.
@@ -71,49 +78,59 @@ enum Stretch {
     Much,
 }
 
+impl Marker {
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(bytes) = durable::read(path, MAX_FILE)? else { return Ok(None) };
+        let marker: Self = serde_json::from_slice(&bytes).map_err(|e| corrupt(path, &e.to_string()))?;
+        if marker.version != VERSION {
+            return Err(corrupt(path, &format!("version {} is not known", marker.version)));
+        }
+        Ok(Some(marker))
+    }
+}
+
 impl Folder {
     /// Opens the folder, or begins it.
     pub(super) fn open(path: &Path, protection: &Protection) -> Result<Self> {
         durable::private_folder(path)?;
-        let (name, stretch, password) = match protection {
-            Protection::KeyFile => {
-                ("key-file", Stretch::Little, at_rest_key(&path.join("at-rest.key"), path)?)
+        let marker_path = path.join("protection.json");
+        let marker = Marker::read(&marker_path)?;
+        let begun_with = marker.as_ref().map(|marker| marker.protection);
+        let refused = |fault| Error::Protection { folder: path.display().to_string(), fault };
+        let (kind, stretch, password) = match (protection, begun_with) {
+            (Protection::KeyFile, Some(Kind::Passphrase)) => {
+                return Err(refused(ProtectionFault::NeedsPassphrase));
             }
-            Protection::Passphrase(passphrase) => {
-                ("passphrase", Stretch::Much, Zeroizing::new(passphrase.as_bytes().to_vec()))
+            (Protection::Passphrase(_), Some(Kind::KeyFile)) => {
+                return Err(refused(ProtectionFault::NeedsKeyFile));
+            }
+            (Protection::KeyFile, begun) => {
+                let file = path.join("at-rest.key");
+                let key = match read_at_rest_key(&file)? {
+                    Some(key) => key,
+                    // A new one would open none of the keys.
+                    None if begun.is_some() => return Err(refused(ProtectionFault::MissingKeyFile)),
+                    None => make_at_rest_key(&file)?,
+                };
+                (Kind::KeyFile, Stretch::Little, key)
+            }
+            (Protection::Passphrase(passphrase), _) => {
+                (Kind::Passphrase, Stretch::Much, Zeroizing::new(passphrase.as_bytes().to_vec()))
             }
         };
         let folder = Self { path: path.to_owned(), password, stretch };
-        let marker_path = path.join("protection.json");
-        let Some(marker) = durable::read(&marker_path, MAX_FILE)? else {
+        let Some(marker) = marker else {
             let check = folder.encrypt(&Pair::generate(Algorithm::Ed25519)?.to_pkcs8()?)?;
-            let marker = Marker { version: VERSION, protection: name.into(), check };
+            let marker = Marker { version: VERSION, protection: kind, check };
             if durable::create(&marker_path, &to_json(&marker)?)? {
                 return Ok(folder);
             }
             return Self::open(path, protection);
         };
-        let marker: Marker =
-            serde_json::from_slice(&marker).map_err(|e| corrupt(&marker_path, &e.to_string()))?;
-        let locked = |reason: &str| Error::Locked {
-            key: "soft:".into(),
-            operation: format!("open the keys in {} of", path.display()),
-            reason: reason.into(),
-        };
-        if marker.version != VERSION {
-            return Err(corrupt(&marker_path, &format!("version {} is not known", marker.version)));
-        }
-        match (marker.protection.as_str(), protection) {
-            ("passphrase", Protection::KeyFile) => return Err(locked("a passphrase protects them")),
-            ("key-file", Protection::Passphrase(_)) => {
-                return Err(locked("a key file protects them, not a passphrase"));
-            }
-            _ => {}
-        }
         folder.decrypt(&marker.check).map_err(|_| {
-            locked(match protection {
-                Protection::Passphrase(_) => "the passphrase is wrong",
-                Protection::KeyFile => "at-rest.key is not the file that encrypted them",
+            refused(match kind {
+                Kind::Passphrase => ProtectionFault::WrongPassphrase,
+                Kind::KeyFile => ProtectionFault::WrongKeyFile,
             })
         })?;
         Ok(folder)
@@ -213,26 +230,24 @@ impl Folder {
     }
 }
 
-fn at_rest_key(path: &Path, folder: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    if let Some(key) = durable::read(path, AT_REST_KEY_LENGTH as u64)?.map(Zeroizing::new) {
-        if key.len() == AT_REST_KEY_LENGTH {
-            return Ok(key);
-        }
+fn read_at_rest_key(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let Some(key) = durable::read(path, AT_REST_KEY_LENGTH as u64)?.map(Zeroizing::new) else {
+        return Ok(None);
+    };
+    if key.len() != AT_REST_KEY_LENGTH {
         return Err(corrupt(path, "it does not hold 32 bytes"));
     }
-    if durable::read(&folder.join("protection.json"), MAX_FILE)?
-        .is_some_and(|marker| String::from_utf8_lossy(&marker).contains("passphrase"))
-    {
-        return Err(Error::Locked {
-            key: "soft:".into(),
-            operation: format!("open the keys in {} of", folder.display()),
-            reason: "a passphrase protects them".into(),
-        });
-    }
+    Ok(Some(key))
+}
+
+fn make_at_rest_key(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let mut key = Zeroizing::new(vec![0; AT_REST_KEY_LENGTH]);
     rand::fill(&mut key).map_err(|_| internal("no randomness"))?;
-    durable::create(path, &key)?;
-    at_rest_key(path, folder)
+    if durable::create(path, &key)? {
+        return Ok(key);
+    }
+    // Somebody else made one at the same time.
+    read_at_rest_key(path)?.ok_or_else(|| corrupt(path, "it vanished"))
 }
 
 fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {

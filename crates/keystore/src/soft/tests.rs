@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::{Presence, conformance};
+use crate::{Presence, ProtectionFault, conformance};
 
 /// Somebody who always gives the same answer, and counts the questions.
 struct Answer(bool, Arc<AtomicUsize>);
@@ -44,18 +44,33 @@ fn keys_are_opened_only_with_what_protects_them() {
         let keystore = open(folder.path(), &passphrase("right")).unwrap();
         keystore.create(&KeySpec::new(uri("web"))).unwrap().info().spki.clone()
     };
-    for wrong in [passphrase("wrong"), passphrase(""), Protection::KeyFile] {
-        let error = open(folder.path(), &wrong).map(|_| ()).unwrap_err();
-        assert!(matches!(error, Error::Locked { .. }), "{error}");
+    let fault = |folder: &tempfile::TempDir, protection: &Protection| match open(folder.path(), protection) {
+        Err(Error::Protection { fault, .. }) => fault,
+        other => panic!("{:?}", other.map(|_| ())),
+    };
+    for (wrong, why) in [
+        (passphrase("wrong"), ProtectionFault::WrongPassphrase),
+        (passphrase(""), ProtectionFault::WrongPassphrase),
+        (Protection::KeyFile, ProtectionFault::NeedsPassphrase),
+    ] {
+        assert_eq!(fault(&folder, &wrong), why);
     }
     let again = open(folder.path(), &passphrase("right")).unwrap();
     assert_eq!(again.open(&uri("web")).unwrap().info().spki, spki);
 
     let folder = tempfile::tempdir().unwrap();
     open(folder.path(), &Protection::KeyFile).unwrap();
-    assert!(open(folder.path(), &passphrase("x")).is_err());
-    fs::write(folder.path().join("at-rest.key"), [0; 32]).unwrap();
-    assert!(open(folder.path(), &Protection::KeyFile).is_err());
+    assert_eq!(fault(&folder, &passphrase("x")), ProtectionFault::NeedsKeyFile);
+    let at_rest = folder.path().join("at-rest.key");
+    let right = fs::read(&at_rest).unwrap();
+    fs::write(&at_rest, [0; 32]).unwrap();
+    assert_eq!(fault(&folder, &Protection::KeyFile), ProtectionFault::WrongKeyFile);
+    // A missing one is not made anew in the place of what a backup may hold.
+    fs::remove_file(&at_rest).unwrap();
+    assert_eq!(fault(&folder, &Protection::KeyFile), ProtectionFault::MissingKeyFile);
+    assert!(!at_rest.exists());
+    fs::write(&at_rest, right).unwrap();
+    open(folder.path(), &Protection::KeyFile).unwrap();
 }
 
 #[test]
@@ -97,6 +112,18 @@ fn a_damaged_file_is_an_error_that_names_it() {
         let error = keystore.open(&uri("web")).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("web.key.json"), "{error}");
     }
+}
+
+#[test]
+fn a_damaged_file_hides_no_other_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let keystore = open(folder.path(), &Protection::KeyFile).unwrap();
+    for name in ["a", "b", "c"] {
+        keystore.create(&KeySpec::new(uri(name))).unwrap();
+    }
+    fs::write(folder.path().join("b.key.json"), "{").unwrap();
+    let listed: Vec<_> = keystore.list().unwrap().into_iter().map(|key| key.uri).collect();
+    assert_eq!(listed, [uri("a"), uri("c")]);
 }
 
 #[test]
