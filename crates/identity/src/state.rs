@@ -7,10 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::agent::AgentKeystore;
-use enclasp_keystore::{Key, KeyUri, Keystore, durable};
+use enclasp_keystore::{Cancel, Key, KeyUri, Keystore, durable};
 
 use crate::{Error, Holder, Result, Store};
 
@@ -103,7 +104,9 @@ impl State {
     /// The keys of an agent, which is started likewise.
     pub fn agent_of(&self, holder: Holder) -> AgentKeystore {
         let state = self.clone();
-        AgentKeystore::starting(&self.socket_of(&holder), move || state.start_agent(&holder))
+        AgentKeystore::starting(&self.socket_of(&holder), move |until, cancel| {
+            state.start_agent(&holder, until, cancel)
+        })
     }
 
     /// The command that runs an agent, which ends when nobody used it for ten minutes.
@@ -138,8 +141,13 @@ impl State {
         Ok(self.agent_of(Holder::of(uri)?))
     }
 
-    /// Starts an agent of its own session, and waits until it listens.
-    fn start_agent(&self, holder: &Holder) -> std::result::Result<(), enclasp_keystore::Error> {
+    /// Starts an agent in a process group of its own, and waits until it listens.
+    fn start_agent(
+        &self,
+        holder: &Holder,
+        until: Instant,
+        cancel: &Cancel,
+    ) -> std::result::Result<(), enclasp_keystore::Error> {
         let socket = self.socket_of(holder);
         let failed = |reason: String| enclasp_keystore::Error::Unavailable {
             at: socket.display().to_string(),
@@ -155,23 +163,30 @@ impl State {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/").process_group(0);
         let mut child = command.spawn().map_err(|e| failed(format!("{}: {e}", program().display())))?;
         let started = Instant::now();
-        loop {
+        let outcome = loop {
             if UnixStream::connect(&socket).is_ok() {
-                return Ok(());
+                break Ok(());
             }
             if let Ok(Some(status)) = child.try_wait() {
                 // Another may have started one at the same time, and won.
                 if UnixStream::connect(&socket).is_ok() {
-                    return Ok(());
+                    break Ok(());
                 }
-                return Err(failed(last_words(&log_path, logged).unwrap_or_else(|| status.to_string())));
+                break Err(failed(last_words(&log_path, logged).unwrap_or_else(|| status.to_string())));
             }
-            if started.elapsed() > START_TIMEOUT {
+            let waited = started.elapsed();
+            if waited > START_TIMEOUT {
                 let _ = child.kill();
-                return Err(failed(format!("it does not listen after {} s", START_TIMEOUT.as_secs())));
             }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            if waited > START_TIMEOUT || Instant::now() > until || cancel.is_cancelled() {
+                break Err(failed(format!("it does not listen after {waited:.1?}")));
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        // A program that outlives its agent has to wait for it, or the dead agent stays a zombie.
+        // Without a thread to spare it does, which harms nobody.
+        let _ = thread::Builder::new().name("agent's end".into()).spawn(move || child.wait());
+        outcome
     }
 }
 

@@ -24,6 +24,7 @@
 //! cancels what is under way. No request returns a private key or a PIN.
 
 mod client;
+mod connection;
 mod frame;
 mod pin;
 

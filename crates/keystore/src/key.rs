@@ -52,6 +52,13 @@ pub trait Key: Send + Sync {
     fn verification(&self) -> Verification {
         Verification::Needed
     }
+
+    /// Whether [`sign`](Self::sign) returns in microseconds whatever happens: the key is in this
+    /// process and asks nobody. Any other may keep its caller waiting, if only because another
+    /// process hangs.
+    fn is_immediate(&self) -> bool {
+        false
+    }
 }
 
 impl<K: Key + ?Sized> Key for std::sync::Arc<K> {
@@ -65,6 +72,10 @@ impl<K: Key + ?Sized> Key for std::sync::Arc<K> {
 
     fn verification(&self) -> Verification {
         (**self).verification()
+    }
+
+    fn is_immediate(&self) -> bool {
+        (**self).is_immediate()
     }
 }
 

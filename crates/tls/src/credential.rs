@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use enclasp_identity::{Identity, State};
-use enclasp_keystore::{Algorithm, Key, KeyUri, KeystoreKind, Origin, Scheme};
+use enclasp_keystore::{Algorithm, Key, KeyUri, Origin, Scheme};
 use enclasp_pki::Certificate;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
@@ -120,10 +120,9 @@ impl Credential {
         self.key().info().policy.prompts()
     }
 
-    /// Where to wait for a blocking thread, if the key may be too slow to sign on an async worker.
+    /// Where to wait for a blocking thread, unless the key may sign on an async worker.
     pub(crate) fn offloads(&self) -> Option<&Arc<Semaphore>> {
-        let slow = self.prompts() || self.uri().kind() != KeystoreKind::Soft;
-        slow.then_some(&self.0.offloads)
+        (!self.key().is_immediate()).then_some(&self.0.offloads)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Driving a handshake over an async stream without letting a slow key hold up the worker.
 //!
 //! rustls signs inside `process_new_packets`, and cannot be told to come back later. So bytes are
-//! read and written here, and that one call is made on a blocking thread when the key may be slow:
-//! when it is hardware, or asks a person. A key that signs in microseconds is used where we are,
-//! with a deadline of its own. A peer that sends nothing occupies no thread.
+//! read and written here, and that one call is made on a blocking thread unless the key is in this
+//! process. One that another process holds signs in microseconds too, until that process hangs. A
+//! peer that sends nothing occupies no thread.
 
 use std::io;
 use std::ops::DerefMut;
@@ -20,8 +20,9 @@ use crate::{Credential, Error, Options, Result};
 
 pub(crate) const DURING: &str = "during the handshake";
 
-/// How long a key has that asks nobody. An agent answers in microseconds; this ends a hang.
-const SIGN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a key has that asks nobody. An agent answers in microseconds; this ends a hang, and
+/// before the handshake's own time is over, so that the key is what is blamed.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long we wait for the peer to take our last alert before the socket is closed.
 const LINGER: Duration = Duration::from_secs(1);

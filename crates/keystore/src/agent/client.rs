@@ -1,19 +1,20 @@
 //! The `agent` keystore: keys that another process holds.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::{FrameReader, Request, Response, Secret, SignRequest, Status, VERSION, decode, encode, pin};
+use super::connection::{Connection, Failure, Patience, hung_up, open};
+use super::{Request, Response, Secret, SignRequest, Status, VERSION, pin};
 use crate::{
-    Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Requester, Result, Scheme,
-    SignContext, Signature, StoreCertificate, Verification,
+    Cancel, Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Requester, Result,
+    Scheme, SignContext, Signature, StoreCertificate, Verification,
 };
 
 /// The keys of an agent, over its Unix socket. Cloning shares the connections.
@@ -22,18 +23,26 @@ pub struct AgentKeystore(Arc<Shared>);
 
 struct Shared {
     socket: PathBuf,
-    start: Box<dyn Fn() -> Result<()> + Send + Sync>,
+    start: Box<Start>,
+    /// Held while an agent is being started: when that failed last, and why.
+    starting: Mutex<Option<(Instant, Error)>>,
     requester: Requester,
     /// Connections that are open and not in use. A call takes one for its own, so that nobody
     /// waits behind another's prompt and no thread sits between the caller and the socket.
     idle: Mutex<Vec<Connection>>,
 }
 
+type Start = dyn Fn(Instant, &Cancel) -> Result<()> + Send + Sync;
+
 /// More idle connections than this are closed.
 const MAX_IDLE: usize = 32;
 
-/// How often a waiting call looks at its deadline and at its cancellation.
-const TICK: Duration = Duration::from_millis(50);
+/// After an agent could not be started, for how long nobody tries again. What makes us need one may
+/// be strangers who connect.
+const START_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often to look whether another thread is done with starting an agent.
+const START_POLL: Duration = Duration::from_millis(5);
 
 /// How long a call without a deadline of its own may take.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,17 +55,23 @@ impl AgentKeystore {
     /// The agent that listens on `socket`. Nothing is connected until it is needed.
     pub fn new(socket: &Path) -> Self {
         let at = socket.display().to_string();
-        Self::starting(socket, move || {
+        Self::starting(socket, move |_, _| {
             Err(Error::Unavailable { at: at.clone(), reason: "no agent listens there".into() })
         })
     }
 
-    /// The same, but when nobody listens `start` is called once to start an agent, and returns
-    /// when it listens or why it does not.
-    pub fn starting(socket: &Path, start: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+    /// The same, but when nobody listens `start` is called to start an agent. It returns when one
+    /// listens, or why none does: at the latest at the time that it is given, and soon after the
+    /// cancellation. It is not called by two threads at once, nor within 5 s of its last failure,
+    /// which stands for as long.
+    pub fn starting(
+        socket: &Path,
+        start: impl Fn(Instant, &Cancel) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Shared {
             socket: socket.to_owned(),
             start: Box::new(start),
+            starting: Mutex::default(),
             requester: requester(),
             idle: Mutex::default(),
         }))
@@ -192,9 +207,11 @@ impl Key for AgentKey {
 impl Shared {
     /// Sends a request and waits for its answer. A refusal is an `Err`.
     fn call(&self, request: &Request<'_>, ctx: &SignContext, operation: &str) -> Result<Response> {
+        let until = ctx.deadline.unwrap_or_else(|| Instant::now() + DEFAULT_TIMEOUT);
+        let patience = Patience { until, cancel: &ctx.cancel };
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut connection) = idle {
-            match self.exchange(&mut connection, request, ctx) {
+            match self.exchange(&mut connection, request, patience) {
                 // The agent may have ended since the last call. What must not happen twice is not
                 // sent twice.
                 Err(Failure::Io(_)) if request.can_be_repeated() => {
@@ -203,8 +220,9 @@ impl Shared {
                 other => return self.finish(connection, other, request, operation),
             }
         }
-        let mut connection = self.connect()?;
-        let outcome = self.exchange(&mut connection, request, ctx);
+        let mut connection =
+            self.connect(patience).map_err(|failure| self.error(failure, request, operation))?;
+        let outcome = self.exchange(&mut connection, request, patience);
         self.finish(connection, outcome, request, operation)
     }
 
@@ -214,17 +232,17 @@ impl Shared {
         &self,
         connection: &mut Connection,
         request: &Request<'_>,
-        ctx: &SignContext,
+        patience: Patience<'_>,
     ) -> std::result::Result<Response, Failure> {
         let key = request.key().filter(|key| !key.starts_with("soft:"));
         if let Some(key) = key.filter(|key| !connection.prepared.contains(&**key)) {
             if connection.prepared.is_empty() {
-                connection.call(&Request::Introduce(self.requester.clone()), &SignContext::default())?;
+                connection.call(&Request::Introduce(self.requester.clone()), patience)?;
             }
             if !matches!(request, Request::Unlock { .. }) {
                 match pin::unlocking(&key) {
                     Ok(None) => {}
-                    Ok(Some(unlock)) => match connection.call(&unlock, &SignContext::default())? {
+                    Ok(Some(unlock)) => match connection.call(&unlock, patience)? {
                         Response::Done => {}
                         refused => return Ok(refused),
                     },
@@ -233,7 +251,7 @@ impl Shared {
             }
             connection.prepared.insert(key.into_owned());
         }
-        connection.call(request, ctx)
+        connection.call(request, patience)
     }
 
     fn finish(
@@ -243,63 +261,58 @@ impl Shared {
         request: &Request<'_>,
         operation: &str,
     ) -> Result<Response> {
-        let key = || request.key().map_or_else(|| self.socket.display().to_string(), Cow::into_owned);
-        match outcome {
-            Ok(response) => {
-                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                if idle.len() < MAX_IDLE {
-                    idle.push(connection);
-                }
-                match response {
-                    Response::Refused(error) => Err(error),
-                    response => Ok(response),
-                }
-            }
-            Err(Failure::Io(e)) => Err(self.unavailable(&e)),
-            Err(Failure::Protocol(error)) => Err(error),
-            Err(Failure::Cancelled) => Err(Error::Cancelled { key: key(), operation: operation.into() }),
-            Err(Failure::Deadline) => Err(Error::Deadline { key: key(), operation: operation.into() }),
+        let response = outcome.map_err(|failure| self.error(failure, request, operation))?;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(connection);
+        }
+        match response {
+            Response::Refused(error) => Err(error),
+            response => Ok(response),
         }
     }
 
-    fn connect(&self) -> Result<Connection> {
-        let greeted = match self.greet() {
-            // It ended just then, of a crash or because it was idle. Nothing was asked of it yet.
-            Err(Failure::Io(_)) => self.greet(),
-            other => other,
-        };
-        greeted.map_err(|failure| match failure {
+    fn error(&self, failure: Failure, request: &Request<'_>, operation: &str) -> Error {
+        let key = || request.key().map_or_else(|| self.socket.display().to_string(), Cow::into_owned);
+        match failure {
             Failure::Io(e) => self.unavailable(&e),
             Failure::Protocol(error) => error,
-            Failure::Cancelled | Failure::Deadline => Error::Unavailable {
-                at: self.socket.display().to_string(),
+            Failure::Cancelled => Error::Cancelled { key: key(), operation: operation.into() },
+            Failure::Deadline => Error::Deadline { key: key(), operation: operation.into() },
+        }
+    }
+
+    fn connect(&self, patience: Patience<'_>) -> std::result::Result<Connection, Failure> {
+        let greeted = match self.greet(patience) {
+            // It ended just then, of a crash or because it was idle. Nothing was asked of it yet.
+            Err(Failure::Io(_)) => self.greet(patience),
+            other => other,
+        };
+        let at = || self.socket.display().to_string();
+        greeted.map_err(|failure| match failure {
+            Failure::Deadline => Failure::Protocol(Error::Unavailable {
+                at: at(),
                 reason: "what listens there does not answer".into(),
-            },
+            }),
+            Failure::Io(e) if hung_up(&e) && open(&self.socket, patience).is_ok() => {
+                Failure::Protocol(Error::Busy {
+                    key: at(),
+                    operation: "use the agent at".into(),
+                    reason: "it hangs up at once, as it does when far too many are connected".into(),
+                })
+            }
+            other => other,
         })
     }
 
     /// Opens a connection, starting an agent if none listens, and exchanges versions.
-    fn greet(&self) -> std::result::Result<Connection, Failure> {
-        let stream = match UnixStream::connect(&self.socket) {
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                (self.start)().map_err(Failure::Protocol)?;
-                UnixStream::connect(&self.socket)
-            }
-            other => other,
-        }
-        .map_err(Failure::Io)?;
-        let timeouts =
-            stream.set_read_timeout(Some(TICK)).and(stream.set_write_timeout(Some(DEFAULT_TIMEOUT)));
-        timeouts.map_err(Failure::Io)?;
-        let mut connection = Connection {
-            stream,
-            reader: FrameReader::default(),
-            buffer: Vec::new(),
-            last_id: 0,
-            prepared: HashSet::new(),
+    fn greet(&self, patience: Patience<'_>) -> std::result::Result<Connection, Failure> {
+        let stream = match open(&self.socket, patience) {
+            Err(failure) if is_nobody(&failure) => self.start(patience)?,
+            other => other?,
         };
-        let hello = Request::Hello(VERSION);
-        match connection.call(&hello, &SignContext::default())? {
+        let mut connection = Connection::new(stream);
+        match connection.call(&Request::Hello(VERSION), patience)? {
             Response::Hello(VERSION) => Ok(connection),
             Response::Hello(other) => Err(Failure::Protocol(Error::Protocol {
                 reason: format!("the agent speaks version {other}, this program {VERSION}"),
@@ -309,13 +322,37 @@ impl Shared {
         }
     }
 
-    fn unavailable(&self, error: &io::Error) -> Error {
-        let reason = match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                "the agent ended before it answered".into()
+    /// Has an agent started, unless another thread does or that failed just now.
+    fn start(&self, patience: Patience<'_>) -> std::result::Result<UnixStream, Failure> {
+        let mut last_failure = loop {
+            match self.starting.try_lock() {
+                Ok(last_failure) => break last_failure,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    patience.check()?;
+                    sleep(START_POLL);
+                }
             }
-            _ => error.to_string(),
         };
+        match open(&self.socket, patience) {
+            Err(failure) if is_nobody(&failure) => {}
+            started_meanwhile => return started_meanwhile,
+        }
+        if let Some((at, error)) = &*last_failure
+            && at.elapsed() < START_PAUSE
+        {
+            return Err(Failure::Protocol(error.clone()));
+        }
+        if let Err(error) = (self.start)(patience.until, patience.cancel) {
+            *last_failure = Some((Instant::now(), error.clone()));
+            return Err(Failure::Protocol(error));
+        }
+        open(&self.socket, patience)
+    }
+
+    fn unavailable(&self, error: &io::Error) -> Error {
+        let reason =
+            if hung_up(error) { "the agent ended before it answered".into() } else { error.to_string() };
         Error::Unavailable { at: self.socket.display().to_string(), reason }
     }
 }
@@ -323,11 +360,6 @@ impl Shared {
 impl Request<'_> {
     fn can_be_repeated(&self) -> bool {
         !matches!(self, Self::Create(_) | Self::Delete(_) | Self::Import { .. })
-    }
-
-    /// Whether its frame is to be wiped.
-    fn is_secret(&self) -> bool {
-        matches!(self, Self::Import { .. } | Self::Unlock { .. })
     }
 
     fn key(&self) -> Option<Cow<'_, str>> {
@@ -352,56 +384,10 @@ impl Request<'_> {
     }
 }
 
-struct Connection {
-    stream: UnixStream,
-    reader: FrameReader,
-    buffer: Vec<u8>,
-    last_id: u32,
-    /// The keys in hardware that this connection has been used for.
-    prepared: HashSet<String>,
-}
-
-enum Failure {
-    Io(io::Error),
-    Protocol(Error),
-    Cancelled,
-    Deadline,
-}
-
-impl Connection {
-    fn call(&mut self, request: &Request<'_>, ctx: &SignContext) -> std::result::Result<Response, Failure> {
-        self.last_id = self.last_id.wrapping_add(1);
-        encode(self.last_id, request, &mut self.buffer).map_err(Failure::Protocol)?;
-        let written = self.stream.write_all(&self.buffer);
-        if request.is_secret() {
-            self.buffer.zeroize();
-        }
-        written.map_err(Failure::Io)?;
-        let mut until = ctx.deadline;
-        loop {
-            match self.reader.next(&mut self.stream) {
-                Ok(Some((id, body))) => {
-                    let response = decode(body).map_err(Failure::Protocol)?;
-                    if id == self.last_id {
-                        return Ok(response);
-                    }
-                    let reason = "the agent answered a request that was not sent".into();
-                    return Err(Failure::Protocol(Error::Protocol { reason }));
-                }
-                Ok(None) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    if ctx.cancel.is_cancelled() {
-                        return Err(Failure::Cancelled);
-                    }
-                    let until = until.get_or_insert_with(|| Instant::now() + DEFAULT_TIMEOUT);
-                    if Instant::now() >= *until {
-                        return Err(Failure::Deadline);
-                    }
-                }
-                Err(e) => return Err(Failure::Io(e)),
-            }
-        }
-    }
+/// Whether no agent listens, which is what starting one helps against.
+fn is_nobody(failure: &Failure) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(failure, Failure::Io(e) if matches!(e.kind(), NotFound | ConnectionRefused))
 }
 
 fn unexpected(response: &Response) -> Error {
@@ -439,4 +425,88 @@ fn terminal_of(descriptor: u8) -> Option<String> {
         _ => &io::stderr(),
     };
     rustix::termios::ttyname(standard.as_fd(), Vec::new()).ok()?.into_string().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn within(time: Duration) -> SignContext {
+        SignContext::default().with_deadline(Instant::now() + time)
+    }
+
+    fn list(agent: &AgentKeystore, ctx: &SignContext) -> Error {
+        agent.0.call(&Request::List, ctx, "list").unwrap_err()
+    }
+
+    /// As an agent does that was stopped: the kernel takes connections for it until its queue is
+    /// full, and then none.
+    #[test]
+    fn an_agent_that_hangs_is_given_up_when_the_caller_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let _hangs = UnixListener::bind(&socket).unwrap();
+        let agent = AgentKeystore::new(&socket);
+        let started = Instant::now();
+        let error = list(&agent, &within(Duration::from_millis(100)));
+        assert!(error.to_string().ends_with("what listens there does not answer"), "{error}");
+
+        let ctx = within(Duration::from_secs(60));
+        let cancel = ctx.cancel.clone();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(50));
+                cancel.cancel();
+            });
+            assert!(matches!(list(&agent, &ctx), Error::Cancelled { .. }));
+        });
+
+        let full: UnixListener = {
+            use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+            let full = folder.path().join("full.sock");
+            let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+            bind(&listener, &SocketAddrUnix::new(&full).unwrap()).unwrap();
+            listen(&listener, 0).unwrap();
+            listener.into()
+        };
+        let path = full.local_addr().unwrap().as_pathname().unwrap().to_owned();
+        let _first = UnixStream::connect(&path).unwrap();
+        let error = list(&AgentKeystore::new(&path), &within(Duration::from_millis(100)));
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_start_is_not_started_for_each_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let starts = Arc::new(AtomicUsize::new(0));
+        let count = starts.clone();
+        let agent = AgentKeystore::starting(&folder.path().join("agent.sock"), move |_, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(50));
+            Err(Error::Unavailable { at: "nowhere".into(), reason: "no passphrase".into() })
+        });
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    assert!(list(&agent, &SignContext::default()).to_string().ends_with("no passphrase"))
+                });
+            }
+        });
+        assert_eq!(starts.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_agent_that_hangs_up_at_once_is_busy() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        thread::spawn(move || listener.incoming().for_each(drop));
+        let error = list(&AgentKeystore::new(&socket), &SignContext::default());
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+    }
 }
