@@ -36,6 +36,19 @@ fn passphrases_come_from_files_or_the_environment() {
     let agent = Running::start(command);
     agent.stderr.wait_for("the agent listens on");
     home.enclasp("key show soft:name=web").succeeds();
+    drop(agent);
+
+    // The variable is enough, for an agent that is started on demand as well.
+    let fresh = Home::new();
+    let mut command = fresh.command("key create soft:name=web");
+    command.env("ENCLASP_PASSPHRASE", "correct horse");
+    run(command).succeeds();
+    fresh.end_agents();
+    assert!(!fresh.path("state/keys/at-rest.key").exists());
+    fresh.enclasp("key show soft:name=web").fails(1).says("a passphrase protects them");
+    fresh.write("empty", "\n");
+    fresh.enclasp("agent --passphrase-file empty").fails(1).says("error: the passphrase is empty");
+
     // On disk there is neither the passphrase nor a private key that can be read without it.
     let mut grep = home.program("grep", "-rlE correct.horse|BEGIN.PRIVATE|BEGIN.EC");
     grep.arg(home.state());

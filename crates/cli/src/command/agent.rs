@@ -39,7 +39,8 @@ pub(crate) struct Agent {
     /// Where to listen: a path, or `systemd` for the socket that systemd passes.
     #[arg(long, value_name = "PATH", env = "ENCLASP_AGENT_SOCKET")]
     socket: Option<PathBuf>,
-    /// Encrypt the keys with a passphrase, asked on the terminal [env: ENCLASP_PASSPHRASE].
+    /// Encrypt the keys with a passphrase: that in the environment variable ENCLASP_PASSPHRASE, which
+    /// implies this, or one that is asked for on the terminal.
     #[arg(long)]
     passphrase: bool,
     /// The same, read from a file.
@@ -102,11 +103,16 @@ pub(crate) fn run(global: &Global, agent: Agent) -> Outcome {
 }
 
 fn protection(agent: &Agent) -> Outcome<Protection> {
-    if !agent.passphrase && agent.passphrase_file.is_none() {
+    const VARIABLE: &str = "ENCLASP_PASSPHRASE";
+    let file = agent.passphrase_file.as_deref();
+    if !agent.passphrase && file.is_none() && std::env::var_os(VARIABLE).is_none() {
         return Ok(Protection::KeyFile);
     }
-    let file = agent.passphrase_file.as_deref();
-    let passphrase = input::secret("passphrase", file, "ENCLASP_PASSPHRASE", "--passphrase-file")?;
+    let passphrase = input::secret("passphrase", file, VARIABLE, "--passphrase-file")?;
+    if passphrase.is_empty() {
+        return Err(Failure::new("the passphrase is empty, and would protect nothing")
+            .hint(format!("--passphrase-file FILE gives one; without it, --passphrase and {VARIABLE}, a key file protects the keys")));
+    }
     Ok(Protection::Passphrase(passphrase))
 }
 
