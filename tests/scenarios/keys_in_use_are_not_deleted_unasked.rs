@@ -17,6 +17,11 @@ fn keys_in_use_are_not_deleted_unasked() {
     home.enclasp("identity delete web").succeeds().says("its key is still there");
     home.enclasp("identity delete web").fails(1).says("there is no identity `web`");
     home.enclasp("key show soft:name=web").succeeds();
+    home.enclasp("key delete soft:name=web")
+        .fails(1)
+        .says("error: there is no terminal to ask on: destroy `soft:name=web` for good?")
+        .says("hint: --yes says yes without being asked");
+    home.enclasp("key show soft:name=web").succeeds();
     home.enclasp("key delete soft:name=web --yes").succeeds();
     home.enclasp("key delete soft:name=web --yes").fails(1).says("there is no key `soft:name=web`");
     home.enclasp("key show soft:name=web")

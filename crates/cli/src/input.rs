@@ -94,10 +94,12 @@ fn ask_hidden(what: &str) -> Outcome<Zeroizing<String>> {
     Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-/// Asks for a yes on the terminal; without one there is nobody to ask, and the command goes on.
-pub(crate) fn confirm(question: &str) -> Outcome<bool> {
+/// Asks for a yes on the terminal. Without one there is nobody to ask, and nothing is done: `flag`
+/// says yes beforehand.
+pub(crate) fn confirm(question: &str, flag: &str) -> Outcome<bool> {
     if !io::stdin().is_terminal() {
-        return Ok(true);
+        return Err(Failure::new(format!("there is no terminal to ask on: {question}"))
+            .hint(format!("{flag} says yes without being asked")));
     }
     eprint!("{question} [y/N] ");
     io::stderr().flush()?;

@@ -77,6 +77,11 @@ gives it.")]
         uri: KeyUri,
     },
     /// Destroy a key for good.
+    #[command(after_help = "Examples:
+  enclasp key delete soft:name=web
+  enclasp key delete soft:name=web --yes     in a script, where nobody can be asked
+
+The keys of an authority are keys like others: without them it can issue nothing any more.")]
     Delete {
         /// The key URI.
         uri: KeyUri,
@@ -279,7 +284,7 @@ fn delete(state: &State, uri: &KeyUri, yes: bool) -> Outcome {
             return Err(Failure::new(format!("`{uri}` is the key of the identity {}", users.join(", ")))
                 .hint("delete the identity first, or say --yes"));
         }
-        if !input::confirm(&format!("destroy `{uri}` for good?"))? {
+        if !input::confirm(&format!("destroy `{uri}` for good?"), "--yes")? {
             return Err(Failure::new(format!("`{uri}` was kept")));
         }
     }
