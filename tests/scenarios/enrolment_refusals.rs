@@ -16,6 +16,13 @@ fn the_token_was_spent_for_another_key() {
     let identities = home.enclasp("identity list --json").succeeds().json();
     assert_eq!(identities.as_array().map(Vec::len), Some(1));
     assert_eq!(certificates(&home), 1);
+    // Nothing is left of the refused one; a key that was there before stays.
+    home.enclasp("key show soft:name=second").fails(1).says("there is no key");
+    home.enclasp("key create soft:name=third").succeeds();
+    home.enclasp("enroll --token-file token --identity third").fails(1).says("(HTTP 401)");
+    home.enclasp("key show soft:name=third").succeeds();
+    let left = std::fs::read_dir(home.path("state/enrolling")).expect("a folder").count();
+    assert_eq!(left, 0);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use enclasp_pki::{Certificate, certs_only};
+use enclasp_pki::{Certificate, certs_only, rfc3339};
 use enclasp_tls::{Credential, Options};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -13,6 +13,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, Header
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::{CertificateError, ClientConfig};
+use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -252,6 +253,26 @@ impl Client {
                 }
                 Trust::Roots(_) => "its certificate is not from an authority that is trusted here".into(),
             },
+            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
+                return Error::Clock {
+                    url,
+                    reason: format!(
+                        "expired at {}, and it is {} here",
+                        rfc3339_of(*not_after),
+                        rfc3339_of(*time)
+                    ),
+                };
+            }
+            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
+                return Error::Clock {
+                    url,
+                    reason: format!(
+                        "is not valid before {}, and it is {} here",
+                        rfc3339_of(*not_before),
+                        rfc3339_of(*time)
+                    ),
+                };
+            }
             rustls::Error::InvalidCertificate(e) => format!("its certificate is not good: {e}"),
             rustls::Error::AlertReceived(alert) => format!("it refused us with the alert {alert:?}"),
             other => other.to_string(),
@@ -314,6 +335,11 @@ impl Call {
         }
         request.body(Full::from(self.body.clone().unwrap_or_default()))
     }
+}
+
+fn rfc3339_of(time: UnixTime) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+    time.map_or_else(|| "the end of time".to_owned(), rfc3339)
 }
 
 /// The TLS error that an error of I/O or HTTP wraps.

@@ -69,7 +69,8 @@ pub enum Step {
 /// # Errors
 /// [`Error::Expired`], [`Error::IdentityExists`], [`Error::OtherEnrolment`]; what the keystore, the
 /// connection and the authority say; [`Error::WrongCertificate`] if the authority issued something
-/// else. The identity exists only if this succeeds.
+/// else. The identity exists only if this succeeds. If the authority refuses the token for good, a
+/// key that was made for it is deleted.
 pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step)) -> Result<Identity> {
     token.check(SystemTime::now())?;
     Store::check_name(&enrolment.identity)?;
@@ -84,7 +85,20 @@ pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step
     progress(Step::Requesting { authority: url.clone() });
     let client =
         Client::new(token.contents().authority.clone(), Trust::RootFingerprint(token.contents().root))?;
-    let issued = client.simpleenroll(&pending.csr, token.secret()).await?;
+    let issued = match client.simpleenroll(&pending.csr, token.secret()).await {
+        Ok(issued) => issued,
+        Err(error) => {
+            if error.is_final() {
+                let (token, enrolment) = (token.clone(), enrolment.clone());
+                blocking(move || {
+                    give_up(&token, &enrolment, &pending);
+                    Ok(())
+                })
+                .await?;
+            }
+            return Err(error);
+        }
+    };
     let authorities = client.cacerts().await?;
     let wrong = |reason: String| Error::WrongCertificate { url: url.clone(), reason };
     let leaf = issued
@@ -154,9 +168,30 @@ fn prepare(token: &Token, enrolment: &Enrolment) -> Result<(Pending, Box<dyn Key
     let ctx =
         SignContext::new(format!("certificate request for {subject} to {}", token.contents().authority));
     let csr = create_csr(&*key, &subject, &token.contents().subject_alt_names, &ctx)?;
-    let pending = Pending { identity: enrolment.identity.clone(), key: uri.clone(), csr };
+    let made = matches!(step, Step::KeyMade(_));
+    let pending =
+        Pending { identity: enrolment.identity.clone(), key: uri.clone(), csr, made, replaces: None };
     pending.write(&enrolment.pending, &pending::of_token(token))?;
     Ok((pending, key, vec![step]))
+}
+
+/// Forgets an enrolment that cannot succeed any more, and deletes the key that was made for it. What
+/// goes wrong is logged: the refusal is what matters.
+fn give_up(token: &Token, enrolment: &Enrolment, pending: &Pending) {
+    let key = &pending.key;
+    let done = || -> Result<()> {
+        Pending::remove(&enrolment.pending, &pending::of_token(token))?;
+        // An earlier attempt may have succeeded, but for its last step; or the key is put to use.
+        let in_use =
+            enrolment.store.list()?.iter().any(|one| one.as_ref().map_or(true, |one| one.key == *key));
+        if pending.made && !in_use {
+            enrolment.keystore.delete(key)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = done() {
+        tracing::warn!(%key, %error, "something of the refused enrolment is left behind");
+    }
 }
 
 /// The chain of `leaf` as peers get it, without the root, if it is good for a client or a server.

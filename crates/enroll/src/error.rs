@@ -30,6 +30,9 @@ pub enum Error {
     WrongAuthority { url: String, root: String },
     #[error("the TLS handshake with the authority at {url} failed: {reason}")]
     Handshake { url: String, reason: String },
+    /// The clock of one of the two ends is wrong, if the authority takes care of its certificate.
+    #[error("the certificate of the authority at {url} {reason}")]
+    Clock { url: String, reason: String },
     #[error("the authority at {url} refused {operation}: {reason} (HTTP {status})")]
     Refused { url: String, operation: &'static str, status: u16, reason: String },
     /// HTTP 202, 429 or 503: the same request may work later.
@@ -80,6 +83,10 @@ impl Error {
                 "something else answers at that address, or the authority was made anew since: ask for a new token"
                     .into()
             }
+            Self::Clock { .. } => {
+                "check the clock of this machine; if it is right, that of the authority's, and restart `enclasp ca serve`"
+                    .into()
+            }
             Self::Refused { status: 401, .. } => {
                 "ask for a new token, made by `enclasp ca token`".into()
             }
@@ -109,6 +116,11 @@ impl Error {
             | Self::Body { .. }
             | Self::WrongCertificate { .. } => return None,
         })
+    }
+
+    /// Whether the authority will never answer the same request otherwise.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { status: 401 | 403, .. })
     }
 
     /// Whether the same request may work later, and how long the authority asks to wait.

@@ -23,6 +23,6 @@ pub use client::Client;
 pub use endpoint::Endpoint;
 pub use enrolment::{Enrolment, Step, enroll};
 pub use error::{Error, Result};
-pub use renewal::{rekey, renew, retire};
+pub use renewal::{forget_rekey, rekey, renew, retire};
 pub use token::{MAX_TOKEN, Token, TokenContents, TokenSecret, subject_of};
 pub use trust::Trust;

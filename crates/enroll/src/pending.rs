@@ -17,6 +17,11 @@ pub(crate) struct Pending {
     pub(crate) key: KeyUri,
     /// DER PKCS#10.
     pub(crate) csr: Vec<u8>,
+    /// Whether the key was made for this.
+    pub(crate) made: bool,
+    /// Of a rekey: the SHA-256 of the certificate that it replaces, in hexadecimal. An identity of
+    /// the same name may be another one by now.
+    pub(crate) replaces: Option<String>,
 }
 
 /// The JSON on disk. A token's id names its file; its secret is nowhere.
@@ -26,6 +31,10 @@ struct Stored {
     identity: String,
     key: KeyUri,
     csr: String,
+    #[serde(default)]
+    made: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
 }
 
 const MAX_FILE: u64 = 1024 * 1024;
@@ -40,7 +49,8 @@ impl Pending {
         let error = |reason: String| Error::Pending { path: path.display().to_string(), reason };
         let stored: Stored = serde_json::from_slice(&bytes).map_err(|e| error(e.to_string()))?;
         let csr = STANDARD.decode(&stored.csr).map_err(|e| error(e.to_string()))?;
-        Ok(Some(Self { identity: stored.identity, key: stored.key, csr }))
+        let Stored { identity, key, made, replaces, .. } = stored;
+        Ok(Some(Self { identity, key, csr, made, replaces }))
     }
 
     /// Writes it durably.
@@ -50,6 +60,8 @@ impl Pending {
             identity: self.identity.clone(),
             key: self.key.clone(),
             csr: STANDARD.encode(&self.csr),
+            made: self.made,
+            replaces: self.replaces.clone(),
         };
         let bytes = serde_json::to_vec_pretty(&stored)
             .map_err(|e| Error::Pending { path: path.display().to_string(), reason: e.to_string() })?;

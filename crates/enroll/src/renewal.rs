@@ -63,7 +63,11 @@ pub async fn rekey(
             if let Some(retired) = &identity.retired {
                 delete(&*keystore, retired)?;
             }
-            let begun = Pending::read(&pending, &name)?.filter(|begun| begun.key != identity.key);
+            // One of another identity that had this name, or of a certificate that was renewed since,
+            // asks for other names or is of no use any more.
+            let replaces = Some(renewal.old.fingerprint_hex());
+            let begun = Pending::read(&pending, &name)?
+                .filter(|begun| begun.key != identity.key && begun.replaces == replaces);
             if let Some(begun) = begun {
                 return Ok((old, keystore.open(&begun.key)?, begun.csr));
             }
@@ -81,7 +85,8 @@ pub async fn rekey(
                 Err(error) => return Err(error.into()),
             };
             let csr = renewal.request(&*new)?;
-            let begun = Pending { identity: identity.name.clone(), key: uri, csr: csr.clone() };
+            let begun =
+                Pending { identity: identity.name.clone(), key: uri, csr: csr.clone(), made: true, replaces };
             begun.write(&pending, &name)?;
             Ok((old, new, csr))
         }
@@ -108,6 +113,18 @@ pub fn retire(identity: &Identity, keystore: &dyn Keystore, store: &Store) -> Re
     let Some(retired) = &identity.retired else { return Ok(()) };
     delete(keystore, retired)?;
     Ok(store.put(&Identity { retired: None, ..identity.clone() })?)
+}
+
+/// Forgets the rekey of `identity` that is under way, if there is one, and returns the key that was
+/// made for it.
+///
+/// # Errors
+/// [`Error::Keystore`] with what the file system said; [`Error::Pending`].
+pub fn forget_rekey(identity: &str, pending: &Path) -> Result<Option<KeyUri>> {
+    let name = of_rekey(identity);
+    let begun = Pending::read(pending, &name)?;
+    Pending::remove(pending, &name)?;
+    Ok(begun.map(|begun| begun.key))
 }
 
 fn delete(keystore: &dyn Keystore, key: &KeyUri) -> Result<()> {
