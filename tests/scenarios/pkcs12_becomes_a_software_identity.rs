@@ -42,6 +42,28 @@ fn pkcs12_becomes_a_software_identity() {
     assert_eq!(done.json_said()["local"]["software"], true, "{done}");
 }
 
+#[test]
+fn a_newer_pkcs12_file_takes_the_place_of_the_identity() {
+    if !needs(&["openssl"]) {
+        return;
+    }
+    let home = Home::with_authority();
+    home.write("pw", "correct horse\n");
+    let import = |options: &str| {
+        home.peer("test", "p256", "client");
+        home.openssl("pkcs12 -export -inkey test.key -in test.pem -passout file:pw -out test.p12");
+        home.enclasp(&format!("identity import --name test --p12 test.p12 --password-file pw {options}"))
+    };
+    import("").succeeds();
+    import("").fails(1).says("there is an identity `test` already").says("hint: say --replace");
+    for key in ["soft:name=test-r2", "soft:name=test"] {
+        let facts = import("--replace --json").succeeds().json();
+        assert_eq!(facts["key"], key);
+    }
+    let keys = home.enclasp("key list").succeeds().text();
+    assert_eq!(keys.matches("soft:name=test").count(), 1, "the keys before are gone: {keys}");
+}
+
 /// A key file given to the tunnel is used in the tunnel's process, and marked.
 #[test]
 fn and_so_does_a_key_file() {

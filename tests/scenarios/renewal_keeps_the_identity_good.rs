@@ -25,6 +25,29 @@ fn what_cannot_be_renewed_stays() {
     }
 }
 
+/// A rekey that was interrupted is of no use to another identity of that name.
+#[test]
+fn a_stale_rekey_is_forgotten() {
+    let (home, authority, port) = Home::with_serving_authority();
+    home.token("--cn laptop");
+    home.enclasp("enroll --token-file token --identity laptop").succeeds();
+    drop(authority);
+    home.enclasp("renew laptop --rekey").fails(1).says("cannot reach the authority");
+    let stale = home.read("state/enrolling/rekey.laptop.json");
+    home.enclasp("identity delete laptop")
+        .succeeds()
+        .says("enclasp key delete soft:name=laptop`")
+        .says("enclasp key delete soft:name=laptop-r2");
+    assert!(!home.path("state/enrolling/rekey.laptop.json").exists());
+
+    let _authority = home.serve("ca", port);
+    home.token("--cn laptop-18");
+    home.enclasp("enroll --token-file token --identity laptop").succeeds();
+    home.write("state/enrolling/rekey.laptop.json", stale);
+    let renewed = home.enclasp("renew laptop --rekey --json").succeeds().json();
+    assert_eq!(renewed["key"], "soft:name=laptop-r2");
+}
+
 #[test]
 fn the_same_key_gets_a_new_certificate() {
     let (home, _authority, _) = Home::with_serving_authority();

@@ -47,7 +47,7 @@ impl Error {
             }
             Self::Absent { known, .. } => Some(format!("there are: {}", known.join(", "))),
             Self::Exists { name } => {
-                Some(format!("choose another name, or `enclasp identity delete {name}` first"))
+                Some(format!("say --replace, choose another name, or `enclasp identity delete {name}` first"))
             }
             Self::Name { .. } => Some(
                 "a name is made of letters, digits, `.`, `_` and `-`, and does not begin with a dot".into(),

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use enclasp_keystore::KeyInfo;
-use enclasp_pki::{Certificate, Purpose, order_chain, rfc3339, verify_chain};
+use enclasp_pki::{Certificate, ChainError, Purpose, order_chain, rfc3339, verify_chain};
 
 use crate::{Error, Result};
 
@@ -93,6 +93,9 @@ pub fn examine(certificates: &[Certificate], roots: &[Certificate], now: SystemT
                 [Ok(()), Ok(())] => notes.push("its chain is good, for clients and servers".into()),
                 [Ok(()), _] => notes.push("its chain is good, for clients".into()),
                 [_, Ok(())] => notes.push("its chain is good, for servers only".into()),
+                // That the leaf has expired is said already.
+                [Err(ChainError::Expired { .. } | ChainError::NotYetValid { .. }), _]
+                    if !warnings.is_empty() => {}
                 [Err(e), _] => warnings.push(e.to_string()),
                 _ => {}
             }

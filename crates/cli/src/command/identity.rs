@@ -8,6 +8,7 @@ use enclasp_identity::{self as identity, Pkcs12, State, examine, match_key};
 use enclasp_keystore::{Import, Key, KeyUri, Keystore, KeystoreKind, StoreCertificate};
 use enclasp_pki::{Certificate, pem};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::args::Global;
 use crate::failure::{Failure, Outcome};
@@ -101,11 +102,9 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
             };
             let examined = examine(&certificates, &roots, SystemTime::now())?;
             let software = private_key.is_some();
+            let before = if replace { store.get(&name).ok() } else { None };
             let key = match private_key {
-                Some(pkcs8) => {
-                    let uri = KeyUri::soft(&name)?;
-                    state.keystore(&uri)?.import(&uri, pkcs8)?.info().uri.clone()
-                }
+                Some(pkcs8) => import_key(&state, &name, before.as_ref(), pkcs8)?,
                 None => find_key(&state, &examined.chain[0], key)?,
             };
             let identity = identity::Identity {
@@ -118,10 +117,15 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
                 updated: SystemTime::now(),
                 retired: None,
             };
-            if replace {
-                store.put(&identity)?
-            } else {
-                store.add(&identity)?
+            let stored = if replace { store.put(&identity) } else { store.add(&identity) };
+            if let Err(error) = stored {
+                if software {
+                    state.keystore(&identity.key)?.delete(&identity.key)?;
+                }
+                return Err(error.into());
+            }
+            if let Some(before) = before {
+                replaced(&state, &before, &identity)?;
             }
             for note in &examined.notes {
                 output::note(note);
@@ -145,12 +149,51 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
             let identity = state.identities()?.get(&name).ok();
             state.identities()?.delete(&name)?;
             output::note(format_args!("deleted the identity `{name}`"));
-            if let Some(identity) = identity {
-                output::note(format_args!("its key is still there: `enclasp key delete {}`", identity.key));
+            let of_rekey = enclasp_enroll::forget_rekey(&name, &state.enrolling())?;
+            let keys = identity.into_iter().flat_map(|identity| [Some(identity.key), identity.retired]);
+            for key in keys.flatten().chain(of_rekey) {
+                output::note(format_args!("its key is still there: `enclasp key delete {key}`"));
             }
             Ok(())
         }
     }
+}
+
+/// Imports a private key under the name of its identity, or one derived from that: the key of the
+/// identity `before` stays until its successor is in place.
+fn import_key(
+    state: &State,
+    name: &str,
+    before: Option<&identity::Identity>,
+    pkcs8: Zeroizing<Vec<u8>>,
+) -> Outcome<KeyUri> {
+    let mut uri = KeyUri::soft(name)?;
+    let keystore = state.keystore(&uri)?;
+    if before.is_some() {
+        let taken: Vec<KeyUri> = keystore.list()?.into_iter().map(|key| key.uri).collect();
+        while taken.contains(&uri) {
+            uri = uri.successor();
+        }
+    }
+    Ok(keystore.import(&uri, pkcs8)?.info().uri.clone())
+}
+
+/// An imported key goes with its identity, unless it has another use; others stay where they are.
+fn replaced(state: &State, before: &identity::Identity, now: &identity::Identity) -> Outcome {
+    let in_use = |identity: &identity::Result<identity::Identity>| {
+        identity.as_ref().map_or(true, |identity| identity.key == before.key)
+    };
+    if before.key == now.key {
+        return Ok(());
+    }
+    let imported = before.software && before.key.kind() == KeystoreKind::Soft;
+    if imported && !state.identities()?.list()?.iter().any(in_use) {
+        state.keystore(&before.key)?.delete(&before.key)?;
+        output::note(format_args!("deleted `{}`, the key before", before.key));
+    } else {
+        output::note(format_args!("the key before is still there: `enclasp key delete {}`", before.key));
+    }
+    Ok(())
 }
 
 /// The key that the certificate is for: the one that was named, if it is, or one in software.
