@@ -4,6 +4,8 @@
 //! recording the certificate that it paid for. The SQL keeps to what PostgreSQL understands too,
 //! and times are BIGINT seconds since the Unix epoch.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -78,13 +80,16 @@ impl Store {
     pub(crate) async fn open(path: &Path) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // A commit is on the disk before it is acknowledged.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
         let failed = |e| Error::database("open", e);
+        // For its owner alone. SQLite gives the files that it keeps beside it the same mode.
+        let mut file = OpenOptions::new();
+        let made = file.write(true).create(true).truncate(false).mode(0o600).open(path);
+        made.map_err(|e| failed(sqlx::Error::Io(e)))?;
         let pool = |connections| SqlitePoolOptions::new().max_connections(connections).idle_timeout(None);
         let write = pool(1).connect_with(options.clone()).await.map_err(failed)?;
         let store = Self { write, read: pool(4).connect_lazy_with(options) };

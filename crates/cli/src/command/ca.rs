@@ -1,5 +1,6 @@
 //! `enclasp ca`: a certification authority.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -54,13 +55,16 @@ enum Verb {
     },
     /// Serve enrolment (EST, RFC 7030) over HTTPS.
     #[command(after_help = "Example:
-  enclasp ca serve --dir ca --listen 127.0.0.1:8443")]
+  enclasp ca serve --dir ca --listen 127.0.0.1:8443
+
+It listens on the port of the authority's URL: on the loopback interface if the URL is of this
+machine (127.0.0.1, [::1], localhost), on every interface otherwise.")]
     Serve {
         #[command(flatten)]
         dir: Dir,
-        /// Where to listen; port 0 picks a free one, which is printed.
-        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8443")]
-        listen: String,
+        /// Where to listen, if not where its URL says; port 0 picks a free one, which is printed.
+        #[arg(long, value_name = "HOST:PORT")]
+        listen: Option<String>,
     },
     /// Print a one-time token, with which one key gets one certificate for these names.
     #[command(after_help = "Examples:
@@ -127,7 +131,7 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             blocking(move || Ok(init(&folder, &new, &keystore)?)).await?;
             made(global, &dir.dir).await
         }
-        Verb::Serve { dir, listen } => serve(global, &dir.dir, &listen).await,
+        Verb::Serve { dir, listen } => serve(global, &dir.dir, listen).await,
         Verb::Token { dir, cn, sans, profile, ttl } => {
             let authority = Authority::open(&dir.dir).await?;
             let request = TokenRequest {
@@ -167,8 +171,9 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
                 None => return output::raw(chain.as_bytes()),
                 Some(path) => std::fs::write(path, chain).map_err(|e| {
                     Failure::new(format!("cannot write {}: {e}", path.display())).hint(format!(
-                        "the certificate is recorded; `enclasp ca list {} --json` has it",
-                        record.serial
+                        "the certificate is recorded; `enclasp ca list {} --dir {} --json` has it",
+                        record.serial,
+                        dir.dir.display()
                     ))
                 })?,
             }
@@ -181,6 +186,9 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
         }
         Verb::List { dir, text, profile, valid } => {
             let authority = Authority::open(&dir.dir).await?;
+            if let Some(name) = &profile {
+                authority.config().profile(name)?;
+            }
             let valid_at = valid.then(SystemTime::now);
             let records = authority.certificates(&Filter { text, profile, valid_at }).await?;
             list(global, &records)
@@ -222,10 +230,18 @@ async fn made(global: &Global, dir: &Path) -> Outcome {
     Ok(())
 }
 
-async fn serve(global: &Global, dir: &Path, listen: &str) -> Outcome {
+async fn serve(global: &Global, dir: &Path, listen: Option<String>) -> Outcome {
     let authority = Authority::open(dir).await?;
-    let url = authority.config().url.to_string();
-    let server = Server::bind(authority.clone(), keystore(global)?, listen).await?;
+    let url = &authority.config().url;
+    let listen = listen.unwrap_or_else(|| place_of(url));
+    let server = Server::bind(authority.clone(), keystore(global)?, &listen).await?;
+    if server.address().port() != url.port() {
+        output::warn(format_args!(
+            "devices are sent to {url}: something has to forward from there to port {}",
+            server.address().port()
+        ));
+    }
+    let url = url.to_string();
     if global.json {
         output::line(json!({ "listening": server.address().to_string(), "url": url }))?;
     } else {
@@ -237,6 +253,17 @@ async fn serve(global: &Global, dir: &Path, listen: &str) -> Outcome {
     server.run(signals::shutdown()).await;
     authority.close().await;
     Ok(())
+}
+
+/// Where to listen for those who are sent to `url`.
+fn place_of(url: &Endpoint) -> String {
+    let port = url.port();
+    match url.host().parse::<IpAddr>() {
+        Ok(address) if address.is_loopback() => SocketAddr::new(address, port).to_string(),
+        Ok(IpAddr::V6(_)) => format!("[::]:{port}"),
+        Err(_) if url.host() == "localhost" => format!("127.0.0.1:{port}"),
+        _ => format!("0.0.0.0:{port}"),
+    }
 }
 
 /// The facts about an issued certificate, as `--json` prints them.
