@@ -15,7 +15,7 @@ fn agent_is_started_again_after_a_crash() {
     let before = home.enclasp("key show soft:name=srv").succeeds().text();
     let first = home.enclasp("agent --status --json").succeeds().json();
     home.kill_agent();
-    assert!(home.path("state/agent.sock").exists(), "a crash leaves the socket");
+    assert!(home.path("state/run/agent.sock").exists(), "a crash leaves the socket");
     assert_eq!(home.enclasp("key show soft:name=srv").succeeds().text(), before);
     let second = home.enclasp("agent --status --json").succeeds().json();
     assert_ne!(first["pid"], second["pid"]);

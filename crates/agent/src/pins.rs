@@ -63,10 +63,11 @@ impl Pins {
         };
         let pin = std::str::from_utf8(pin).map_err(|_| denied("the PIN is not UTF-8"))?;
         let mut kept = self.kept();
-        if kept.len() >= MAX_KEPT {
+        let place = place(key);
+        if kept.len() >= MAX_KEPT && !kept.contains_key(&place) {
             return Err(denied("too many PINs are kept already"));
         }
-        let kept = kept.entry(place(key)).or_default();
+        let kept = kept.entry(place).or_default();
         if kept.refused.as_ref().is_some_and(|refused| **refused == *pin) {
             return Err(denied("this PIN was refused before; it is not tried twice"));
         }
@@ -80,7 +81,7 @@ impl Pins {
         CALL.set(Some(Call { ctx: ctx.clone(), used: None }));
         let outcome = work();
         let used = CALL.take().and_then(|call| call.used);
-        if let (Err(Error::Denied { .. } | Error::Locked { .. }), Some(place)) = (&outcome, used)
+        if let (Err(Error::WrongPin { .. }), Some(place)) = (&outcome, used)
             && let Some(kept) = self.kept().get_mut(&place)
         {
             kept.refused = kept.pin.take();

@@ -105,6 +105,10 @@ impl Prompter {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("enclasp").arg(PROMPTER_COMMAND);
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        // What opens keys is for this process alone; the prompter's environment is the pinentry's too.
+        for secret in ["ENCLASP_PASSPHRASE", "ENCLASP_PIN", "ENCLASP_P12_PASSWORD"] {
+            command.env_remove(secret);
+        }
         if let Some(pinentry) = pinentry {
             command.env(PINENTRY_VARIABLE, pinentry);
         }

@@ -15,12 +15,19 @@ const MAX_OPEN: usize = 256;
 /// under the URI that it was asked for by.
 pub(crate) struct Served {
     opened: Opened,
-    keys: Mutex<HashMap<String, Arc<dyn Key>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    keys: HashMap<String, Arc<dyn Key>>,
+    /// How many deletions there were: a key that was opened before the last one may be gone.
+    deletions: u64,
 }
 
 impl Served {
     pub(crate) fn new(opened: Opened) -> Self {
-        Self { opened, keys: Mutex::default() }
+        Self { opened, open: Mutex::default() }
     }
 
     pub(crate) fn is_fast(&self) -> bool {
@@ -29,7 +36,7 @@ impl Served {
 
     /// The key `uri` as it was when it was opened.
     pub(crate) fn key(&self, uri: &str) -> Result<Arc<dyn Key>> {
-        if let Some(key) = self.keys().get(uri) {
+        if let Some(key) = self.open_keys().keys.get(uri) {
             return Ok(key.clone());
         }
         self.open(&uri.parse()?)
@@ -37,18 +44,21 @@ impl Served {
 
     /// Opens a key anew, with what is known of it now.
     pub(crate) fn open(&self, uri: &KeyUri) -> Result<Arc<dyn Key>> {
+        let deletions = self.open_keys().deletions;
         let key = self.opened.keystore().open(uri);
-        self.remember(uri, key)
+        self.remember(uri, key, deletions)
     }
 
     pub(crate) fn create(&self, spec: &KeySpec) -> Result<Arc<dyn Key>> {
+        let deletions = self.open_keys().deletions;
         let key = self.opened.keystore().create(spec);
-        self.remember(&spec.uri, key)
+        self.remember(&spec.uri, key, deletions)
     }
 
     pub(crate) fn import(&self, uri: &KeyUri, pkcs8: Zeroizing<Vec<u8>>) -> Result<Arc<dyn Key>> {
+        let deletions = self.open_keys().deletions;
         let key = self.opened.import(uri)?.import(uri, pkcs8);
-        self.remember(uri, key)
+        self.remember(uri, key, deletions)
     }
 
     pub(crate) fn list(&self) -> Result<Vec<KeyInfo>> {
@@ -57,8 +67,10 @@ impl Served {
 
     pub(crate) fn delete(&self, uri: &KeyUri) -> Result<()> {
         let deleted = self.opened.keystore().delete(uri);
+        let mut open = self.open_keys();
+        open.deletions += 1;
         // It may be open under other names as well.
-        self.keys().clear();
+        open.keys.clear();
         deleted
     }
 
@@ -72,28 +84,32 @@ impl Served {
 
     /// Lets go of a key that proved to be gone.
     pub(crate) fn forget(&self, uri: &str) {
-        self.keys().remove(uri);
+        self.open_keys().keys.remove(uri);
     }
 
-    fn remember(&self, uri: &KeyUri, key: Result<Box<dyn Key>>) -> Result<Arc<dyn Key>> {
-        let mut keys = self.keys();
+    fn remember(&self, uri: &KeyUri, key: Result<Box<dyn Key>>, deletions: u64) -> Result<Arc<dyn Key>> {
+        let mut open = self.open_keys();
         let key = match key {
-            Ok(key) => Arc::from(key),
+            Ok(key) => Arc::<dyn Key>::from(key),
             Err(error) => {
                 if matches!(error, Error::Absent { .. }) {
-                    keys.remove(&uri.to_string());
+                    open.keys.remove(&uri.to_string());
                 }
                 return Err(error);
             }
         };
-        if keys.len() >= MAX_OPEN {
-            keys.clear();
+        if open.keys.len() >= MAX_OPEN {
+            open.keys.clear();
         }
-        keys.insert(uri.to_string(), Arc::clone(&key));
+        // A software key that asks learns what it can do by its first signature; its keystore keeps
+        // open keys itself, and the newest.
+        if open.deletions == deletions && !key.info().policy.prompts() {
+            open.keys.insert(uri.to_string(), Arc::clone(&key));
+        }
         Ok(key)
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashMap<String, Arc<dyn Key>>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open_keys(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -388,6 +388,10 @@ impl Caller<'_> {
         Error::Denied { key: self.key.to_string(), operation: self.operation.into(), reason }
     }
 
+    fn wrong_pin(&self, reason: String) -> Error {
+        Error::WrongPin { key: self.key.to_string(), operation: self.operation.into(), reason }
+    }
+
     fn locked(&self, reason: String) -> Error {
         Error::Locked { key: self.key.to_string(), operation: self.operation.into(), reason }
     }

@@ -102,8 +102,10 @@ impl Failure {
                 Error::Locked { key, operation, reason: format!("{device} has no user PIN yet") }
             }
             UserNotLoggedIn => Error::Locked { key, operation, reason },
-            PinIncorrect | PinInvalid | PinLenRange | PinTooWeak | Cancel | FunctionCanceled
-            | FunctionRejected => Error::Denied { key, operation, reason },
+            PinIncorrect | PinInvalid | PinLenRange | PinTooWeak => {
+                Error::WrongPin { key, operation, reason }
+            }
+            Cancel | FunctionCanceled | FunctionRejected => Error::Denied { key, operation, reason },
             SessionCount | HostMemory | DeviceMemory => Error::Busy { key, operation, reason },
             MechanismInvalid
             | MechanismParamInvalid
@@ -164,7 +166,7 @@ mod tests {
     fn codes_become_what_the_caller_can_act_on() {
         let error = |code| failure(code).into_error("pkcs11:token=t", "pkcs11:object=k", "sign with");
         assert!(matches!(error(RvError::PinLocked), Error::Locked { .. }));
-        assert!(matches!(error(RvError::PinIncorrect), Error::Denied { .. }));
+        assert!(matches!(error(RvError::PinIncorrect), Error::WrongPin { .. }));
         assert!(matches!(error(RvError::FunctionCanceled), Error::Denied { .. }));
         assert!(matches!(error(RvError::SessionCount), Error::Busy { .. }));
         assert!(matches!(error(RvError::MechanismInvalid), Error::Unsupported { .. }));

@@ -186,13 +186,13 @@ impl Token {
         if refused.get(&self.id).is_some_and(|before| *before == pin) {
             let counters = counters(&info);
             let reason = format!("{} refused this PIN before; it is not tried twice{counters}", self.id);
-            return Err(caller.denied(reason).into());
+            return Err(caller.wrong_pin(reason).into());
         }
         let outcome = session.login(user, Some(&AuthPin::new(pin.as_str().into())));
         if let Err(ModuleError::Pkcs11(RvError::PinIncorrect, _)) = outcome {
             refused.insert(self.id.clone(), pin);
             let counters = self.pkcs11.get_token_info(self.slot).map_or("", |info| counters(&info));
-            return Err(caller.denied(format!("{} refused the PIN{counters}", self.id)).into());
+            return Err(caller.wrong_pin(format!("{} refused the PIN{counters}", self.id)).into());
         }
         logged_in(outcome)
     }

@@ -215,7 +215,7 @@ impl Tpm {
                 let left = self.link.as_mut().filter(|_| counted).and_then(|link| link.lockout().ok());
                 let left = left.map(|lockout| format!("; {}", lockout.tries_left_text()));
                 let reason = format!("the PIN is wrong{}", left.unwrap_or_default());
-                Error::Denied { key, operation, reason }
+                Error::WrongPin { key, operation, reason }
             }
             Meaning::Lockout => {
                 let lockout = self.link.as_mut().and_then(|link| link.lockout().ok());

@@ -71,7 +71,9 @@ impl TpmKey {
         let message = format!("Enclasp looks whether {} has a PIN", self.opened.info.uri);
         match self.sign(scheme, Input::Message(message.as_bytes()), &patient("open")) {
             Ok(_) | Err(Error::Unsupported { .. } | Error::WrongSignature { .. }) => {}
-            Err(Error::Denied { .. }) => Arc::make_mut(&mut self.opened).info.policy.pin = true,
+            Err(Error::Denied { .. } | Error::WrongPin { .. }) => {
+                Arc::make_mut(&mut self.opened).info.policy.pin = true
+            }
             Err(error) => return Err(error),
         }
         Ok(())

@@ -43,7 +43,7 @@ impl Pin {
     }
 
     /// Has `sign` use the PIN: the one that was right before, or one that `ask` gives. A PIN that
-    /// [`Error::Denied`] comes back for is forgotten, and not tried again.
+    /// [`Error::WrongPin`] comes back for is forgotten, and not tried again.
     ///
     /// # Errors
     /// Those of `ask` and `sign`; [`Error::Deadline`] or [`Error::Cancelled`] while another's PIN is
@@ -63,7 +63,7 @@ impl Pin {
             let pin = pin.clone();
             drop(state);
             let result = sign(&pin, Trust::Proved);
-            if matches!(result, Err(Error::Denied { .. })) {
+            if matches!(result, Err(Error::WrongPin { .. })) {
                 *self.state() = State::Unknown;
             }
             return result;

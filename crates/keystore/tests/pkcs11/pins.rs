@@ -24,7 +24,7 @@ fn a_wrong_pin_is_never_tried_twice() {
         let keystore = place.keystore(&pins);
         let denied = || {
             let error = keystore.open(&place.uri("web")).map(|_| ()).unwrap_err();
-            assert!(matches!(error, Error::Denied { .. }), "{error}");
+            assert!(matches!(error, Error::WrongPin { .. }), "{error}");
             assert!(!error.to_string().contains("9999"), "{error}");
             error.to_string()
         };
@@ -60,8 +60,8 @@ fn a_key_that_asks_each_time_is_asked_for_nothing_else() {
         sign(&*key).unwrap();
         assert_eq!(pins.asked(), 3);
         pins.set("4321");
-        assert!(matches!(sign(&*key), Err(Error::Denied { .. })));
-        assert!(matches!(sign(&*key), Err(Error::Denied { .. })));
+        assert!(matches!(sign(&*key), Err(Error::WrongPin { .. })));
+        assert!(matches!(sign(&*key), Err(Error::WrongPin { .. })));
         pins.set("1234");
         sign(&*key).unwrap();
         // The first real signature proved it.

@@ -36,7 +36,7 @@ fn a_wrong_pin_costs_one_try_and_too_many_lock_the_tpm() {
         ["2 tries remain", "1 try remains", "in lockout after 3 wrong PINs or power cuts"].iter().enumerate()
     {
         let error = sign(&*key, SCHEME).unwrap_err();
-        assert!(matches!(error, Error::Denied { .. }), "{error}");
+        assert!(matches!(error, Error::WrongPin { .. }), "{error}");
         assert!(error.to_string().contains(remains), "{error}");
         assert_eq!(person.asked(), asked + 1);
     }
