@@ -22,6 +22,10 @@ pub struct State {
     socket: PathBuf,
 }
 
+/// The agent's socket below the state: in a folder of its own, since the agent may remove files
+/// there.
+const SOCKET: &str = "run/agent.sock";
+
 /// How long an agent may take to listen after it was started.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -40,7 +44,7 @@ impl State {
             .ok_or_else(|| Error::State { reason: "HOME is not set".into() })?
             .join("enclasp");
         let socket = path_variable("XDG_RUNTIME_DIR")
-            .map_or_else(|| root.join("agent.sock"), |runtime| runtime.join("enclasp/agent.sock"));
+            .map_or_else(|| root.join(SOCKET), |runtime| runtime.join("enclasp/agent.sock"));
         Ok(Self { socket: path_variable("ENCLASP_AGENT_SOCKET").unwrap_or(socket), root })
     }
 
@@ -51,7 +55,7 @@ impl State {
     /// [`Error::State`] if the current folder is gone.
     pub fn at(root: &Path) -> Result<Self> {
         let root = std::path::absolute(root).map_err(|e| Error::State { reason: e.to_string() })?;
-        let socket = path_variable("ENCLASP_AGENT_SOCKET").unwrap_or_else(|| root.join("agent.sock"));
+        let socket = path_variable("ENCLASP_AGENT_SOCKET").unwrap_or_else(|| root.join(SOCKET));
         Ok(Self { root, socket })
     }
 
