@@ -3,6 +3,7 @@
 mod a_full_disk_leaves_what_was_there;
 mod agent_is_started_again_after_a_crash;
 mod agent_serves_many_at_once;
+mod authority_listens_where_its_url_says;
 mod authority_refuses_bad_requests;
 mod certificate_lives_on_the_token;
 mod client_needs_roots;
