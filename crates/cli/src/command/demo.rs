@@ -482,6 +482,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 
 
 fn how_to_go_on(dir: &Path, authority: &str) -> Outcome {
     let dir = std::path::absolute(dir)?;
+    // Something to serve that is meant to be seen.
+    std::fs::create_dir(dir.join("www"))?;
+    std::fs::write(dir.join("www/index.html"), format!("{ANSWER}\n"))?;
     let dir = dir.display();
     output::line(format_args!(
         "Kept in {dir}. Go on with:
@@ -490,8 +493,9 @@ fn how_to_go_on(dir: &Path, authority: &str) -> Outcome {
   enclasp identity show {CLIENT}
   enclasp ca list --dir {dir}/ca
   enclasp ca serve --dir {dir}/ca --listen {authority} &
+  python3 -m http.server 8080 --bind 127.0.0.1 --directory {dir}/www &
   enclasp server --listen 127.0.0.1:8443 --target 127.0.0.1:8080 --identity {SERVER} --allow-cn {CLIENT} &
-  enclasp connect localhost:8443 --identity {CLIENT} -v"
+  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | enclasp connect localhost:8443 --identity {CLIENT} -v"
     ))
 }
 
