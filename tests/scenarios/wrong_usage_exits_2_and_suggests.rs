@@ -15,19 +15,29 @@ fn wrong_usage_exits_2_and_suggests() {
         ("key create sofd:name=web", "soft"),
         ("key create soft:nam=web", "name"),
         ("connect localhost", "HOST:PORT"),
+        ("connect localhost:", "not a number from 0 to 65535"),
+        ("connect localhost:99999", "hint: for example localhost:8443"),
+        ("connect localhost:abc", "HOST:PORT"),
+        ("connect :443", "a host and a port"),
+        ("connect localhost:0", "a host and a port"),
+        ("connect ::1:1", "an IPv6 address stands in brackets"),
+        ("connect unix:/run/app.sock", "HOST:PORT"),
         ("connect localhost:1 --tls 1.1", "1.3"),
         ("connect localhost:1 --connect-timeout 10", "10s"),
         ("csr create --subject CN=web", "--key"),
         ("identity import --name web", "--cert"),
         ("server --target 127.0.0.1:1 --identity srv --allow-all", "--listen"),
+        ("server --listen :0 --target :8080 --identity srv --allow-all", "--target :8080 has no host"),
         ("server --listen :0 --target 10.0.0.1:1 --identity srv --allow-all", "--unsafe-target"),
         ("client --listen 0.0.0.0:0 --target localhost:1 --identity web", "--unsafe-listen"),
         ("enroll --identity web", "--token-file"),
         ("completions bsh", "bash"),
-        ("", "Usage"),
+        ("", "Show the whole story on this machine"),
+        ("key", "Destroy a key for good"),
     ] {
         let done = home.enclasp(line).fails(2).says(said);
         assert!(done.stdout.is_empty(), "{done}");
+        assert!(!done.stderr.contains("agent-prompter"), "it is not for people: {done}");
     }
     assert!(!home.state().exists(), "wrong usage makes nothing");
 }

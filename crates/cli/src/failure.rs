@@ -1,7 +1,13 @@
 //! How a command fails: a line that says what happened, a line that says what to do, an exit code.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use crate::args::Args;
 
 /// The result of a command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
@@ -57,12 +63,30 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
     });
     match refused {
         Some((message, hint)) => Failure { message, hint, code: 2 }.report(),
+        // clap shows the help where a word is missing and nothing else was given, but takes a
+        // variable for something that was given.
+        None if error.kind() == ErrorKind::MissingSubcommand => {
+            eprint!("{}", help_of(std::env::args_os().skip(1)));
+            ExitCode::from(2)
+        }
         // Help and version go to standard output and are no failure.
         None => {
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
     }
+}
+
+/// The help of the command that `words` begin with.
+fn help_of(words: impl Iterator<Item = OsString>) -> impl fmt::Display {
+    let mut command = Args::command();
+    command.build();
+    for word in words {
+        if let Some(verb) = command.find_subcommand(&word).cloned() {
+            command = verb;
+        }
+    }
+    command.render_help()
 }
 
 /// Takes over an error of one of our crates, with its hint.

@@ -157,6 +157,10 @@ pub(crate) async fn server(global: &Global, server: Server) -> Outcome {
             "say who may connect: --allow-cn NAME, --allow-ou, --allow-dns, --allow-uri, or --allow-all",
         ));
     }
+    if matches!(&server.target, Endpoint::Tcp { host, .. } if host.is_empty()) {
+        return Err(Failure::usage(format!("--target {} has no host to connect to", server.target))
+            .hint(format!("the service on this machine is at 127.0.0.1{}", server.target)));
+    }
     if !server.unsafe_target && !is_local(&server.target) {
         return Err(Failure::usage(format!(
             "--target {} would pass the bytes on in the clear",
