@@ -22,6 +22,7 @@ say() {
 parts() {
     cat <<'END'
 openssl openssl requests, certificates, and almost every peer
+python3 python3 the commands that the demo leaves to go on with
 curl curl HTTP through the tunnels, and enrolment with curl
 gnutls-serv gnutls-bin GnuTLS as server
 gnutls-cli gnutls-bin GnuTLS as client

@@ -135,6 +135,8 @@ fn an_import_says_what_it_found() {
 
     let late = examine(std::slice::from_ref(&leaf), &[], now + 2 * DAY).unwrap();
     assert!(late.warnings.iter().any(|warning| warning.contains("expired")), "{:?}", late.warnings);
+    let late = examine(&[leaf.clone(), authority.root.clone()], &[], now + 2 * DAY).unwrap();
+    assert_eq!(late.warnings.len(), 1, "said once: {:?}", late.warnings);
     let early = examine(std::slice::from_ref(&leaf), &[], now - DAY).unwrap();
     assert!(
         early.warnings.iter().any(|warning| warning.contains("not valid before")),
