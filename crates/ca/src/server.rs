@@ -24,8 +24,12 @@ use crate::issuance::Issuance;
 use crate::own_certificate::OwnCertificate;
 use crate::{Authority, Error, Result};
 
-/// How many connections may be open at once; more wait in the listener's queue.
+/// How many connections may be at their requests at once; more wait after their handshake.
 const MAX_CONNECTIONS: usize = 1024;
+/// How many may be open that are not there yet; more wait in the listener's queue.
+const MAX_ARRIVALS: usize = 4096;
+/// How long a client may send nothing at all.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client has to send the head of a request, and may be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of a request may be, in bytes. A token with some hundred names fits; of a longer
@@ -80,6 +84,7 @@ impl Server {
         let Self { listener, router, own, tls, due, .. } = self;
         let (tls, presented) = watch::channel(tls);
         let (stop, stopped) = watch::channel(false);
+        let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         tokio::select! {
@@ -87,7 +92,7 @@ impl Server {
             () = keep_fresh(&own, &tls, due) => {}
             () = async {
                 loop {
-                    let Ok(place) = places.clone().acquire_owned().await else { return };
+                    let Ok(arrival) = arrivals.clone().acquire_owned().await else { return };
                     let (tcp, peer) = match listener.accept().await {
                         Ok(accepted) => accepted,
                         Err(error) => {
@@ -99,12 +104,17 @@ impl Server {
                     while connections.try_join_next().is_some() {}
                     let tls = presented.borrow().clone();
                     let (router, stopped) = (router.clone(), stopped.clone());
+                    let places = places.clone();
+                    let served = async move {
+                        let Some(stream) = handshake(tcp, peer, &tls).await else { return };
+                        let Ok(_place) = places.acquire().await else { return };
+                        drop(arrival);
+                        serve(stream, peer, router, stopped).await;
+                    };
                     connections.spawn(async move {
-                        let served = serve(tcp, peer, tls, router, stopped);
                         if timeout(CONNECTION_TIMEOUT, served).await.is_err() {
                             tracing::debug!(%peer, "a connection lasted too long");
                         }
-                        drop(place);
                     });
                 }
             } => {}
@@ -138,24 +148,34 @@ async fn keep_fresh(own: &OwnCertificate, tls: &watch::Sender<enclasp_tls::Serve
     }
 }
 
-/// One connection: handshake, requests, end.
-async fn serve(
+async fn handshake(
     tcp: TcpStream,
     peer: SocketAddr,
-    tls: enclasp_tls::Server,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-) {
+    tls: &enclasp_tls::Server,
+) -> Option<ServerStream<TcpStream>> {
+    if timeout(SILENCE_TIMEOUT, tcp.readable()).await.is_err() {
+        tracing::info!(%peer, "said nothing");
+        return None;
+    }
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY");
     }
-    let stream = match tls.accept(tcp, &peer.to_string()).await {
-        Ok((stream, _evidence)) => stream,
+    match tls.accept(tcp, &peer.to_string()).await {
+        Ok((stream, _evidence)) => Some(stream),
         Err(error) => {
             tracing::info!(%peer, %error, "handshake failed");
-            return;
+            None
         }
-    };
+    }
+}
+
+/// What follows on the handshake: requests, and the end.
+async fn serve(
+    stream: ServerStream<TcpStream>,
+    peer: SocketAddr,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let client = Peer(certificate.map(|certificate| certificate.clone().into_owned()));
     let routes = TowerToHyperService::new(router.layer(Extension(client)));

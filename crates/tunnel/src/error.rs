@@ -20,6 +20,8 @@ pub enum Error {
     Listen { endpoint: Endpoint, source: io::Error },
     #[error(transparent)]
     Tls(#[from] enclasp_tls::Error),
+    #[error("{peer} said nothing for {after:?}")]
+    Silence { peer: String, after: Duration },
     #[error("cannot connect to {target}: {source}")]
     Connect { target: Endpoint, source: io::Error },
     #[error("cannot connect to {target}: no answer within {after:?}")]
@@ -39,6 +41,7 @@ impl Error {
                 _ => None,
             },
             Self::Tls(source) => source.hint(),
+            Self::Silence { .. } => None,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Some("is the target running?".into()),
         }
     }

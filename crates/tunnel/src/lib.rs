@@ -32,19 +32,23 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How many connections there may be at once. The next one waits in the kernel's queue.
     pub max_connections: usize,
-    /// How many of them may be in their handshake; the others wait for their turn.
+    /// How many of them may be in their handshake; the others wait for their turn. A client that
+    /// has sent nothing yet takes no turn.
     pub max_handshakes: usize,
+    /// How long a client of a server tunnel may send nothing at all.
+    pub silence_timeout: Duration,
     /// How long open connections may go on after the tunnel was told to stop.
     pub drain_timeout: Duration,
 }
 
 impl Default for Limits {
-    /// 10 s to connect, 4096 connections, 256 handshakes, 30 s to drain.
+    /// 10 s to connect, 4096 connections, 256 handshakes, 5 s of silence, 30 s to drain.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
             max_connections: 4096,
             max_handshakes: 256,
+            silence_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
         }
     }

@@ -1,7 +1,7 @@
 //! TLS in, plain out.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,12 +9,13 @@ use enclasp_tls::{Access, Clients, Credential, Options, Server};
 use rustls_pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::current::{Current, Replacer};
 use crate::endpoint::Stream;
 use crate::relay::{refusal, relay};
 use crate::serve::Front;
-use crate::{Endpoint, Limits, Observer, Result};
+use crate::{Endpoint, Error, Limits, Observer, Result};
 
 /// What a [`ServerTunnel`] is made of.
 #[derive(Clone)]
@@ -102,6 +103,11 @@ impl ServerTunnel {
 impl Tunnel {
     async fn carry(&self, stream: Stream, peer: &str) -> Result<()> {
         let started = Instant::now();
+        let after = self.limits.silence_timeout;
+        // An error is for the handshake to meet.
+        if timeout(after, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
+            return Err(Error::Silence { peer: peer.to_owned(), after });
+        }
         let accepted = {
             let _turn = self.handshakes.acquire().await;
             self.tls.get().accept(stream, peer).await

@@ -351,18 +351,39 @@ async fn unix_sockets_on_both_sides() {
 }
 
 #[tokio::test]
-async fn silent_peers_only_hold_their_turn_for_the_handshake_timeout() {
+async fn peers_that_stop_short_only_hold_their_turn_for_the_handshake_timeout() {
     let (log, _guard) = Log::capture();
     let authority = Authority::new("Acme");
     let mut config = authority.server(counting_backend().await);
     config.limits.max_handshakes = 1;
     config.options.handshake_timeout = Duration::from_millis(200);
     let server = start!(ServerTunnel, config);
-    let silent = connect(&server.at).await;
+    let mut stopped = connect(&server.at).await;
+    // The beginning of a record.
+    stopped.write_all(&[22, 3, 1]).await.unwrap();
     let stream = tls(&tls_client(&authority, Some(authority.laptop())), &server.at).await.unwrap();
     assert_eq!(timeout(LONG, exchange(stream, b"hello")).await.unwrap(), b"5:hello");
     log.line("was not done after 200ms").await;
-    drop(silent);
+}
+
+#[tokio::test]
+async fn silent_peers_take_no_turn() {
+    let (log, _guard) = Log::capture();
+    let authority = Authority::new("Acme");
+    let mut config = authority.server(counting_backend().await);
+    config.limits.max_handshakes = 1;
+    config.limits.silence_timeout = LONG;
+    let server = start!(ServerTunnel, config.clone());
+    let _silent = connect(&server.at).await;
+    let stream = tls(&tls_client(&authority, Some(authority.laptop())), &server.at);
+    let stream = timeout(LONG / 2, stream).await.unwrap().unwrap();
+    assert_eq!(timeout(LONG, exchange(stream, b"hello")).await.unwrap(), b"5:hello");
+
+    config.limits.silence_timeout = Duration::from_millis(50);
+    let server = start!(ServerTunnel, config);
+    let mut silent = connect(&server.at).await;
+    assert_eq!(timeout(LONG, silent.read(&mut [0])).await.unwrap().unwrap(), 0);
+    log.line("said nothing for 50ms").await;
 }
 
 #[tokio::test]

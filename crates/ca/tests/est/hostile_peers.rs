@@ -35,6 +35,23 @@ async fn garbage_and_silence_hold_up_nobody() {
     assert!(!answer.starts_with(b"HTTP"));
 }
 
+/// More than may be at their requests at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_peers_take_no_place() {
+    let ca = Ca::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..1100 {
+        silent.push(TcpStream::connect(ca.address).await.unwrap());
+    }
+    let token = ca.token("web", &[]).await;
+    let request = csr(&*ca.key("web"), "CN=web", &[]);
+    let client = ca.client();
+    let issued = client.simpleenroll(&request, token.secret());
+    tokio::time::timeout(Duration::from_secs(4), issued).await.expect("nobody waits for them").unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), silent[0].read(&mut [0])).await;
+    assert_eq!(ended.expect("they are given up").unwrap(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn open_connections_do_not_keep_a_server_from_stopping() {
     let mut ca = Ca::start().await;
