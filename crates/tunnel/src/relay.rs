@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use enclasp_tls::{Error as TlsError, Evidence, explain};
+use enclasp_tls::{Error as TlsError, Evidence, Handshake, explain};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
 use crate::Error;
@@ -34,7 +34,7 @@ pub(crate) async fn relay(
         scheme = signature.map(|signature| signature.scheme.as_str()),
         key = evidence.local.key.as_deref(),
         software = evidence.local.software,
-        resumed = evidence.signatures.is_empty(),
+        resumed = evidence.handshake == Handshake::Resumed,
         received,
         sent,
         end,
