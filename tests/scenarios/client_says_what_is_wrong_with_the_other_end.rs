@@ -21,6 +21,12 @@ fn client_says_what_is_wrong_with_the_other_end() {
         .says("error: ")
         .says("hint: it does not seem to speak TLS on this port");
 
+    let echo = Backend::echo();
+    home.enclasp(&format!("connect 127.0.0.1:{} --identity web", echo.port))
+        .fails(1)
+        .says("error: ")
+        .says("hint: does it speak TLS on this port?");
+
     // The kernel accepts for it; nothing ever answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = silent.local_addr().expect("its address").port();

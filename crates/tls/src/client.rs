@@ -5,16 +5,18 @@ use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustls::client::Resumption;
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use enclasp_pki::Certificate;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
+use rustls::{CertificateError, ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use crate::error::Whom;
 use crate::evidence::{ClientCertificate, Evidence, Role};
-use crate::handshake::{DURING, complete, settle, sign_timeout};
+use crate::handshake::{DURING, close, complete, settle, sign_timeout};
 use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
 use crate::signer::Resolver;
@@ -32,6 +34,7 @@ const SESSIONS: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Client {
     config: Arc<ClientConfig>,
+    sessions: Arc<ClientSessionMemoryCache>,
     /// What a finished connection is handed to tokio-rustls in. Its own connection is thrown away
     /// unused, so it is the cheapest there is: TLS 1.2 makes no key share.
     handover: Arc<ClientConfig>,
@@ -61,7 +64,8 @@ impl Client {
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(Arc::new(Resolver::new(Role::Client, credential.clone())));
         config.alpn_protocols = options.alpn_protocols();
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let sessions = Arc::new(ClientSessionMemoryCache::new(SESSIONS));
+        config.resumption = Resumption::store(sessions.clone());
         let mut handover = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS12])
             .map_err(settings)?
@@ -69,7 +73,8 @@ impl Client {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         handover.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config), handover: Arc::new(handover), credential, options })
+        let (config, handover) = (Arc::new(config), Arc::new(handover));
+        Ok(Self { config, sessions, handover, credential, options })
     }
 
     /// The configuration, for a TLS stack that drives rustls itself (hyper-rustls, reqwest, a
@@ -86,6 +91,9 @@ impl Client {
 
     /// Makes the handshake over `stream`. `address` is what messages and the key's prompt call the
     /// server: `db.internal:5432`.
+    ///
+    /// The validity of the server's certificate is checked after a resumed handshake too, at which
+    /// none is presented. A session whose certificate has expired is forgotten.
     ///
     /// In TLS 1.3 a client is done before the server has seen its certificate. A refusal comes with
     /// the first read: see [`explain`] and [`confirm`](Self::confirm).
@@ -106,14 +114,18 @@ impl Client {
         let recorder = self.recorder(address);
         let connection = self.connection(server_name, &recorder)?;
         let credential = self.credential.as_ref();
-        let connection = complete(connection, &mut stream, &recorder, credential, &self.options)
+        let mut connection = complete(connection, &mut stream, &recorder, credential, &self.options)
             .await
             .map_err(|error| self.demanded(error, &recorder.record()))?;
+        if let Err(error) = self.check_validity(server_name, &connection, &recorder) {
+            close(&mut connection, &mut stream).await;
+            return Err(error);
+        }
         let evidence = self.evidence(server_name, &connection, &recorder);
         let stream = TlsConnector::from(self.handover.clone())
             .connect_with(server_name.clone(), stream, |unused| *unused = connection)
             .await
-            .map_err(|e| Error::of_io(address, DURING, e, &Record::default()))?;
+            .map_err(|e| Error::of_io(recorder.whom(), DURING, e, &Record::default()))?;
         Ok((stream, evidence))
     }
 
@@ -130,7 +142,7 @@ impl Client {
     ) -> Result<(StreamOwned<ClientConnection, S>, Evidence)> {
         let recorder = self.recorder(address);
         let mut connection = self.connection(server_name, &recorder)?;
-        let io_error = |e| Error::of_io(address, DURING, e, &recorder.record());
+        let io_error = |e| Error::of_io(recorder.whom(), DURING, e, &recorder.record());
         loop {
             while connection.wants_write() {
                 connection.write_tls(&mut stream).map_err(io_error)?;
@@ -143,7 +155,11 @@ impl Client {
                 return Err(io_error(io::ErrorKind::UnexpectedEof.into()));
             }
             let processed = recorder.during(|| connection.process_new_packets()).map(drop);
-            if let Err(error) = settle(&recorder, processed) {
+            let settled = settle(&recorder, processed).and_then(|()| match connection.is_handshaking() {
+                true => Ok(()),
+                false => self.check_validity(server_name, &connection, &recorder),
+            });
+            if let Err(error) = settled {
                 connection.send_close_notify();
                 // The peer may be gone; the reason is known already.
                 let _ = connection.write_tls(&mut stream);
@@ -190,12 +206,34 @@ impl Client {
 
     fn recorder(&self, address: &str) -> Arc<Recorder> {
         let reason = format!("TLS client authentication to {address}");
-        Recorder::new(address, reason, sign_timeout(self.credential.as_ref(), &self.options))
+        Recorder::new(address, Role::Server, reason, sign_timeout(self.credential.as_ref(), &self.options))
     }
 
     fn connection(&self, server_name: &ServerName<'static>, recorder: &Recorder) -> Result<ClientConnection> {
         ClientConnection::new(self.config.clone(), server_name.clone())
-            .map_err(|e| Error::of_tls(&recorder.peer, DURING, e, &recorder.record()))
+            .map_err(|e| Error::of_tls(recorder.whom(), DURING, e, &recorder.record()))
+    }
+
+    /// The verifier checked this when the session began, if this handshake resumed one.
+    fn check_validity(
+        &self,
+        server_name: &ServerName<'static>,
+        connection: &ClientConnection,
+        recorder: &Recorder,
+    ) -> Result<()> {
+        let Some(leaf) = connection.peer_certificates().and_then(|chain| chain.first()) else {
+            return Ok(());
+        };
+        // One that does not parse did not verify either.
+        let expired = |leaf: Certificate| SystemTime::now() > leaf.not_after();
+        if !Certificate::from_der(leaf.as_ref()).is_ok_and(expired) {
+            return Ok(());
+        }
+        self.sessions.remove_tls12_session(server_name);
+        while self.sessions.take_tls13_ticket(server_name).is_some() {}
+        let record = Record { presented: Some(leaf.clone().into_owned()), ..Record::default() };
+        let error = rustls::Error::InvalidCertificate(CertificateError::Expired);
+        Err(Error::of_tls(recorder.whom(), DURING, error, &record))
     }
 
     fn evidence(
@@ -224,7 +262,8 @@ impl Client {
 /// "… refused our certificate after the handshake".
 pub fn explain(error: io::Error, evidence: &Evidence) -> Error {
     let record = Record { notes: evidence.notes.clone(), ..Record::default() };
-    let error = Error::of_io(&evidence.address, "after the handshake", error, &record);
+    let whom = Whom { peer: &evidence.address, role: evidence.peer.role };
+    let error = Error::of_io(whom, "after the handshake", error, &record);
     demand(error, evidence.client_certificate == ClientCertificate::RequestedNotSent)
 }
 

@@ -7,13 +7,15 @@ use enclasp_keystore::Algorithm;
 use enclasp_pki::Certificate;
 use rustls::{AlertDescription, CertificateError};
 
+use crate::Role;
 use crate::alert::meaning;
+use crate::handshake::DURING;
 use crate::recorder::Record;
 
 /// The result of making a credential, a configuration or a connection.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong. `peer` is the other end as the caller named it, `subject` the RFC 4514 text of
+/// What went wrong. `peer` is the other end as the caller named it, `role` which end it is, `subject` the RFC 4514 text of
 /// a certificate's subject, `key` a key URI.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,13 +57,20 @@ pub enum Error {
     #[error("{}", refusal(peer, *alert, stage))]
     Refused { peer: String, alert: AlertDescription, stage: &'static str, notes: Vec<String> },
     #[error("{peer} closed the connection {stage}")]
-    Closed { peer: String, stage: &'static str },
+    Closed { peer: String, role: Role, stage: &'static str },
     #[error("the handshake with {peer} was not done after {after:?}")]
-    Timeout { peer: String, after: Duration },
+    Timeout { peer: String, role: Role, after: Duration },
     #[error("the handshake with {peer} failed: {source}")]
-    Tls { peer: String, source: rustls::Error },
+    Tls { peer: String, role: Role, source: rustls::Error },
     #[error("cannot exchange data with {peer}: {source}")]
     Io { peer: String, source: io::Error },
+}
+
+/// The other end of a connection, for an error about it.
+#[derive(Clone, Copy)]
+pub(crate) struct Whom<'a> {
+    pub(crate) peer: &'a str,
+    pub(crate) role: Role,
 }
 
 impl Error {
@@ -90,10 +99,33 @@ impl Error {
                 let notes = (!notes.is_empty()).then(|| notes.join("; "));
                 notes.into_iter().chain(hint).reduce(|notes, hint| format!("{notes}; {hint}"))
             }
-            Self::Closed { .. } => Some("its log says why; it may not speak TLS on this port".into()),
-            Self::Timeout { .. } => Some("is anything listening there that speaks TLS?".into()),
-            Self::Tls { source, .. } => match source {
-                rustls::Error::InvalidMessage(_) => Some("it does not seem to speak TLS on this port".into()),
+            Self::Closed { role, stage, .. } => match (role, *stage == DURING) {
+                (Role::Server, true) => Some("its log says why; it may not speak TLS on this port".into()),
+                (Role::Server, false) => Some("its log says why".into()),
+                (Role::Client, true) => {
+                    Some("the client knows why: it may not trust our certificate, or not speak TLS".into())
+                }
+                (Role::Client, false) => None,
+            },
+            Self::Timeout { role: Role::Server, .. } => {
+                Some("is anything listening there that speaks TLS?".into())
+            }
+            Self::Timeout { role: Role::Client, .. } => None,
+            Self::Tls { role, source, .. } => match (role, source) {
+                (Role::Server, rustls::Error::InvalidMessage(_)) => {
+                    Some("it does not seem to speak TLS on this port".into())
+                }
+                (Role::Client, rustls::Error::InvalidMessage(_)) => {
+                    Some("it does not seem to speak TLS".into())
+                }
+                (
+                    Role::Server,
+                    rustls::Error::InappropriateMessage { .. }
+                    | rustls::Error::InappropriateHandshakeMessage { .. },
+                ) => Some(
+                    "does it speak TLS on this port? a service that sends back what it gets answers so"
+                        .into(),
+                ),
                 _ => None,
             },
         }
@@ -109,11 +141,20 @@ impl Error {
         }
     }
 
+    pub(crate) fn timeout(whom: Whom<'_>, after: Duration) -> Self {
+        Self::Timeout { peer: whom.peer.to_owned(), role: whom.role, after }
+    }
+
     /// Of a rustls error and what was recorded beside it.
-    pub(crate) fn of_tls(peer: &str, stage: &'static str, source: rustls::Error, record: &Record) -> Self {
-        let peer = peer.to_owned();
+    pub(crate) fn of_tls(
+        whom: Whom<'_>,
+        stage: &'static str,
+        source: rustls::Error,
+        record: &Record,
+    ) -> Self {
+        let (peer, role) = (whom.peer.to_owned(), whom.role);
         match source {
-            rustls::Error::AlertReceived(AlertDescription::CloseNotify) => Self::Closed { peer, stage },
+            rustls::Error::AlertReceived(AlertDescription::CloseNotify) => Self::Closed { peer, role, stage },
             rustls::Error::AlertReceived(alert) => {
                 Self::Refused { peer, alert, stage, notes: record.notes.clone() }
             }
@@ -130,21 +171,21 @@ impl Error {
                     error: Box::new(error),
                 }
             }
-            source => Self::Tls { peer, source },
+            source => Self::Tls { peer, role, source },
         }
     }
 
     /// Of an I/O error, which may hold a rustls error.
-    pub(crate) fn of_io(peer: &str, stage: &'static str, source: io::Error, record: &Record) -> Self {
-        let peer = peer.to_owned();
+    pub(crate) fn of_io(whom: Whom<'_>, stage: &'static str, source: io::Error, record: &Record) -> Self {
         if let Some(tls) = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return Self::of_tls(&peer, stage, tls.clone(), record);
+            return Self::of_tls(whom, stage, tls.clone(), record);
         }
+        let (peer, role) = (whom.peer.to_owned(), whom.role);
         match source.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => Self::Closed { peer, stage },
+            | io::ErrorKind::BrokenPipe => Self::Closed { peer, role, stage },
             _ => Self::Io { peer, source },
         }
     }

@@ -60,7 +60,7 @@ where
     let driver = Driver { stream, recorder, offloads: credential.and_then(Credential::offloads) };
     timeout(after, driver.run(connection))
         .await
-        .unwrap_or_else(|_| Err(Error::Timeout { peer: recorder.peer.clone(), after }))
+        .unwrap_or_else(|_| Err(Error::timeout(recorder.whom(), after)))
 }
 
 /// Says goodbye in a way that reaches the peer: a socket that is closed with unread bytes in it
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         D: SideData,
     {
         let Self { stream, recorder, offloads } = self;
-        let io_error = |e| Error::of_io(&recorder.peer, DURING, e, &recorder.record());
+        let io_error = |e| Error::of_io(recorder.whom(), DURING, e, &recorder.record());
         // No more than rustls buffers of decrypted data, so that it takes all of what was read.
         let mut buffer = vec![0; 8192];
         loop {
@@ -156,7 +156,7 @@ where
     recorder.during(|| {
         while !received.is_empty() {
             let taken = connection.read_tls(&mut received);
-            taken.map_err(|e| Error::of_io(&recorder.peer, DURING, e, &recorder.record()))?;
+            taken.map_err(|e| Error::of_io(recorder.whom(), DURING, e, &recorder.record()))?;
             let processed = connection.process_new_packets();
             settle(recorder, processed.map(drop))?;
         }
@@ -168,7 +168,7 @@ where
 pub(crate) fn settle(recorder: &Recorder, processed: std::result::Result<(), rustls::Error>) -> Result<()> {
     processed.map_err(|e| {
         let recorded = recorder.take_failure();
-        recorded.unwrap_or_else(|| Error::of_tls(&recorder.peer, DURING, e, &recorder.record()))
+        recorded.unwrap_or_else(|| Error::of_tls(recorder.whom(), DURING, e, &recorder.record()))
     })
 }
 

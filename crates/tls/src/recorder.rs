@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use enclasp_keystore::{Cancel, SignContext};
 use rustls_pki_types::CertificateDer;
 
-use crate::{Error, SignatureEvidence};
+use crate::error::Whom;
+use crate::{Error, Role, SignatureEvidence};
 
 /// One connection's record and the circumstances under which it may sign.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     /// The peer, as messages name it.
     pub(crate) peer: String,
+    role: Role,
     reason: String,
     sign_within: Duration,
     cancel: Cancel,
@@ -45,9 +47,11 @@ thread_local! {
 }
 
 impl Recorder {
-    pub(crate) fn new(peer: &str, reason: String, sign_within: Duration) -> Arc<Self> {
+    /// Of a connection with `peer`, which is the end that `role` says.
+    pub(crate) fn new(peer: &str, role: Role, reason: String, sign_within: Duration) -> Arc<Self> {
         Arc::new(Self {
             peer: peer.to_owned(),
+            role,
             reason,
             sign_within,
             cancel: Cancel::default(),
@@ -80,6 +84,10 @@ impl Recorder {
             cancel: self.cancel.clone(),
             ..SignContext::default()
         }
+    }
+
+    pub(crate) fn whom(&self) -> Whom<'_> {
+        Whom { peer: &self.peer, role: self.role }
     }
 
     pub(crate) fn record(&self) -> MutexGuard<'_, Record> {

@@ -97,9 +97,9 @@ impl Server {
     {
         let reason = format!("TLS server authentication as {}", self.credential.leaf().name());
         let credential = Some(&self.credential);
-        let recorder = Recorder::new(address, reason, sign_timeout(credential, &self.options));
+        let recorder = Recorder::new(address, Role::Client, reason, sign_timeout(credential, &self.options));
         let connection = ServerConnection::new(self.config.clone())
-            .map_err(|e| Error::of_tls(address, DURING, e, &Record::default()))?;
+            .map_err(|e| Error::of_tls(recorder.whom(), DURING, e, &Record::default()))?;
         let mut connection = complete(connection, &mut stream, &recorder, credential, &self.options).await?;
         let leaf = connection.peer_certificates().and_then(|chain| chain.first());
         if let Some(Err(refusal)) = leaf.map(|leaf| self.admit(leaf, SystemTime::now(), address)) {
@@ -112,7 +112,7 @@ impl Server {
         let stream = TlsAcceptor::from(self.config.clone())
             .accept_with(stream, |unused| *unused = connection)
             .await
-            .map_err(|e| Error::of_io(address, DURING, e, &Record::default()))?;
+            .map_err(|e| Error::of_io(recorder.whom(), DURING, e, &Record::default()))?;
         Ok((stream, evidence))
     }
 

@@ -91,6 +91,48 @@ async fn an_expired_client_is_refused() {
     );
 }
 
+/// The verifier is not called when a session is resumed.
+#[tokio::test]
+async fn a_session_ends_with_the_certificate_of_its_server() {
+    let authority = Authority::new("Acme");
+    let key = soft_key("web", Algorithm::P256);
+    let issued = SystemTime::now() - Duration::from_secs(3600) + Duration::from_secs(5);
+    let leaf =
+        authority.issue_at(issued, &Profile::server(), "CN=localhost", &["dns:localhost"], &key.info().spki);
+    let expiry = leaf.not_after();
+    let credential = Credential::new(vec![leaf.der().clone()], Arc::new(key)).unwrap();
+    let mut pairs = Vec::new();
+    for version in BOTH {
+        let clients = Clients {
+            roots: authority.roots(),
+            certificate_demanded: true,
+            server_certificates: false,
+            access: Access::everyone(),
+        };
+        let server = Server::new(credential.clone(), clients, only(version)).unwrap();
+        let client = client(&authority, Some(authority.client_credential(Algorithm::P256)));
+        for kind in [Handshake::Full, Handshake::Resumed] {
+            let (ours, theirs) = handshake(&client, &server).await;
+            let ((mut stream, evidence), _theirs) = (ours.unwrap(), theirs.unwrap());
+            assert_eq!(evidence.handshake, kind);
+            assert!(client.confirm(&mut stream, &evidence, Duration::from_secs(10)).await.unwrap());
+        }
+        pairs.push((client, server));
+    }
+    while SystemTime::now() <= expiry {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (client, server) in pairs {
+        let (ours, theirs) = handshake(&client, &server).await;
+        let error = ours.map(|(_, evidence)| evidence).unwrap_err();
+        assert!(error.to_string().contains("(CN=localhost) is not valid: it, or a CA"), "{error}");
+        assert_eq!(theirs.unwrap().1.handshake, Handshake::Resumed);
+        // The session is forgotten: this is a full handshake, and the verifier refuses.
+        let (_, theirs) = handshake(&client, &server).await;
+        assert!(theirs.map(drop).unwrap_err().to_string().contains("certificate_expired"));
+    }
+}
+
 #[tokio::test]
 async fn a_server_certificate_does_not_make_a_client() {
     let authority = Authority::new("Acme");
@@ -149,7 +191,7 @@ async fn what_is_not_tls_is_named() {
     near.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     near.shutdown().await.unwrap();
     let error = server.accept(far, "10.0.0.9:5000").await.map(|(_, evidence)| evidence).unwrap_err();
-    assert_eq!(error.hint().as_deref(), Some("it does not seem to speak TLS on this port"), "{error}");
+    assert_eq!(error.hint().as_deref(), Some("it does not seem to speak TLS"), "{error}");
     let mut alert = Vec::new();
     near.read_to_end(&mut alert).await.unwrap();
     assert_eq!(alert.first(), Some(&21), "an alert was sent");

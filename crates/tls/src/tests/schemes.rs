@@ -112,6 +112,7 @@ async fn assert_wrong(liar: Puppet) {
         // The server has seen no signature, only that the client left.
         let error = theirs.map(|(_, evidence)| evidence).unwrap_err();
         assert!(matches!(error, Error::Closed { .. }), "{version}: {error}");
+        assert!(error.hint().unwrap().starts_with("the client knows why"), "{version}");
     }
 }
 
@@ -136,7 +137,9 @@ async fn an_error_of_the_key_is_the_error_of_the_connection() {
     let client = Client::new(&authority.roots(), None, Options::default()).unwrap();
     let (ours, theirs) = handshake(&client, &server).await;
     assert!(matches!(theirs, Err(Error::Key(KeyError::Denied { .. }))));
-    assert!(matches!(ours, Err(Error::Closed { .. })), "the peer learns nothing");
+    let error = ours.map(|(_, evidence)| evidence).unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "the peer learns nothing: {error}");
+    assert!(error.hint().unwrap().starts_with("its log says why; it may not speak TLS"));
 }
 
 fn server_of(authority: &Authority, key: impl Key + 'static) -> Server {
