@@ -1,6 +1,7 @@
 //! One scenario per file.
 
 mod a_full_disk_leaves_what_was_there;
+mod a_hanging_agent_holds_up_no_open_connection;
 mod agent_is_started_again_after_a_crash;
 mod agent_serves_many_at_once;
 mod authority_listens_where_its_url_says;
@@ -22,6 +23,7 @@ mod demo_shows_the_whole_story;
 mod demo_with_hardware;
 mod enrolment_goes_on_after_a_crash;
 mod enrolment_refusals;
+mod evidence_is_shown_of_refused_connections;
 mod gnutls_client_is_served;
 mod gnutls_server_accepts_our_client;
 mod hardware_agent_is_started_again_after_a_crash;

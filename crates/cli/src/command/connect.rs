@@ -9,6 +9,7 @@ use std::time::Duration;
 use enclasp_tls::{
     Client, ClientCertificate, ClientStream, Credential, Evidence, Options, Version, explain, server_name,
 };
+use enclasp_tunnel::Endpoint;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -54,11 +55,8 @@ pub(crate) struct Connect {
 const VERDICT: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
-    let host = connect.address.rsplit_once(':').map(|(host, _)| host).filter(|host| !host.is_empty());
-    let host = host.ok_or_else(|| {
-        Failure::usage(format!("`{}` is not HOST:PORT", connect.address)).hint("for example localhost:8443")
-    })?;
-    let name = server_name(connect.server_name.as_deref().unwrap_or(host))?;
+    let host = host(&connect.address)?;
+    let name = server_name(connect.server_name.as_deref().unwrap_or(&host))?;
     let state = global.state()?;
     let wants_evidence = global.verbose > 0 || global.json;
     let identity = if connect.no_identity {
@@ -84,18 +82,34 @@ pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
     let tcp = open(&connect.address, connect.connect_timeout).await?;
     let (mut stream, evidence) = client.connect(tcp, &name, &connect.address).await?;
     if wants_evidence {
-        client.confirm(&mut stream, &evidence, VERDICT).await?;
+        let confirmed = client.confirm(&mut stream, &evidence, VERDICT).await;
         if global.json {
             output::note(serde_json::to_string(&evidence).map_err(Failure::new)?);
         } else {
             output::note(evidence.to_string().trim_end());
         }
+        // Of a refusal too, the evidence says what was refused.
+        confirmed?;
     }
     relay(stream, tokio::io::stdin(), tokio::io::stdout(), &evidence).await?;
     if let Some(identity) = identity.filter(|_| evidence.client_certificate == ClientCertificate::Sent) {
         session::used(&state, &identity);
     }
     Ok(())
+}
+
+/// The host of an address to connect to.
+fn host(address: &str) -> Outcome<String> {
+    let refuse = |reason: String| {
+        Failure::usage(format!("`{address}` is not HOST:PORT: {reason}"))
+            .hint("for example localhost:8443, or [::1]:8443")
+    };
+    match address.parse() {
+        Ok(Endpoint::Tcp { host, port }) if !host.is_empty() && port != 0 => Ok(host),
+        Ok(_) => Err(refuse("a server has a host and a port".into())),
+        Err(enclasp_tunnel::Error::Endpoint { reason, .. }) => Err(refuse(reason)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens a TCP connection.
