@@ -378,3 +378,35 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(86_400)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_named() {
+        let client =
+            Client::new("https://ca.example".parse().unwrap(), Trust::RootFingerprint([0; 32])).unwrap();
+        let call = Call::get("cacerts", est::CACERTS, est::CERTS_ONLY);
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let (early, late) = (1_767_225_600, 1_798_761_600);
+        for (error, said) in [
+            (
+                CertificateError::ExpiredContext { time: at(late), not_after: at(early) },
+                "expired at 2026-01-01T00:00:00Z, and it is 2027-01-01T00:00:00Z here",
+            ),
+            (
+                CertificateError::NotValidYetContext { time: at(early), not_before: at(late) },
+                "is not valid before 2027-01-01T00:00:00Z, and it is 2026-01-01T00:00:00Z here",
+            ),
+            (
+                CertificateError::ExpiredContext { time: at(early), not_after: at(u64::MAX) },
+                "expired at the end of time",
+            ),
+        ] {
+            let error = client.broken(&call, &rustls::Error::InvalidCertificate(error));
+            assert!(error.to_string().contains(said), "{error}");
+            assert!(error.hint().unwrap().contains("clock"));
+        }
+    }
+}
