@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::harness::{Backend, Home};
 
 #[test]
@@ -11,6 +13,9 @@ fn server_is_not_disturbed_by_garbage_and_silence() {
     home.identity("srv", "p256", "server");
     home.identity("laptop", "p256", "client");
     let backend = Backend::echo();
+    // The server inherits this.
+    let files = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }).expect("as many as allowed");
     let (mut server, port) = home.start_listening(&format!(
         "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv --allow-cn laptop",
         backend.port

@@ -375,8 +375,8 @@ async fn silent_peers_take_no_turn() {
     config.limits.silence_timeout = LONG;
     let server = start!(ServerTunnel, config.clone());
     let _silent = connect(&server.at).await;
-    let stream = tls(&tls_client(&authority, Some(authority.laptop())), &server.at);
-    let stream = timeout(LONG / 2, stream).await.unwrap().unwrap();
+    let client = tls_client(&authority, Some(authority.laptop()));
+    let stream = timeout(LONG / 2, tls(&client, &server.at)).await.unwrap().unwrap();
     assert_eq!(timeout(LONG, exchange(stream, b"hello")).await.unwrap(), b"5:hello");
 
     config.limits.silence_timeout = Duration::from_millis(50);

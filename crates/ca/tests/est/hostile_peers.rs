@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -38,6 +39,9 @@ async fn garbage_and_silence_hold_up_nobody() {
 /// More than may be at their requests at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_peers_take_no_place() {
+    // Both ends are in this process.
+    let files = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: files, maximum: files }).unwrap();
     let ca = Ca::start().await;
     let mut silent = Vec::new();
     for _ in 0..1100 {
