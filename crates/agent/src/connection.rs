@@ -146,7 +146,13 @@ impl Session<'_> {
     fn handle(&self, id: u32, request: Request<'_>, arrived: Instant) -> Result<Option<Response>> {
         let (name, operation, work): (_, _, Box<Work>) = match request {
             Request::Hello(_) => return Ok(Some(Response::Hello(VERSION))),
-            Request::Status => return Ok(Some(Response::Status(self.server.status()))),
+            Request::Status => {
+                let mut status = self.server.status();
+                if !self.caller.owner {
+                    status.keys.clear();
+                }
+                return Ok(Some(Response::Status(status)));
+            }
             Request::Introduce(requester) => {
                 self.requester.replace(requester);
                 return Ok(Some(Response::Done));
@@ -239,7 +245,10 @@ impl Session<'_> {
         if self.server.served.is_fast() {
             let key = self.server.served.key(request.key)?;
             if !usable(&*key, &self.caller, &key.info().uri)?.policy.prompts() {
-                let signature = key.sign(request.scheme, request.input, &ctx)?;
+                let begun = Instant::now();
+                let signed = key.sign(request.scheme, request.input, &ctx);
+                self.server.usages.record(request.key, arrived, begun, &signed);
+                let signature = signed?;
                 self.server.signatures.fetch_add(1, Ordering::Relaxed);
                 let Peer { uid, pid, .. } = self.caller.peer;
                 let elapsed_us = elapsed_us(arrived);
@@ -269,6 +278,7 @@ impl Session<'_> {
             usable(&*key, caller, &key.info().uri)?;
             let signed = key.sign(scheme, input(&bytes), ctx);
             drop(permits);
+            server.usages.record(&name, arrived, begun, &signed);
             if matches!(signed, Err(Error::Absent { .. })) {
                 server.served.forget(&name);
             }
@@ -301,7 +311,9 @@ impl Session<'_> {
         let key = name.clone();
         let answer = move || {
             let done = if Instant::now() >= deadline {
-                Err(Error::Deadline { key, operation: operation.into() })
+                let late = Error::Deadline { key: key.clone(), operation: operation.into() };
+                server.usages.turned_away(&key, &late);
+                Err(late)
             } else {
                 server.pins.on_behalf_of(&ctx, || work(&server, &caller, &ctx))
             };
@@ -313,10 +325,10 @@ impl Session<'_> {
             let _ = output.send(id, &response);
         };
         let job = Job { deadline, cancel, work: Box::new(answer) };
-        self.server.queues.submit(&name, self.number, job).map_err(|reason| Error::Busy {
-            key: name,
-            operation: operation.into(),
-            reason,
+        self.server.queues.submit(&name, self.number, job).map_err(|reason| {
+            let busy = Error::Busy { key: name.clone(), operation: operation.into(), reason };
+            self.server.usages.turned_away(&name, &busy);
+            busy
         })
     }
 

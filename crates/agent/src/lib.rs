@@ -26,6 +26,7 @@ mod sandbox;
 mod served;
 mod server;
 mod system;
+mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -93,7 +93,9 @@ impl Queues {
         }
         queue.length += 1;
         if queue.idle >= queue.length {
-            queue.more.notify_one();
+            let more = queue.more.clone();
+            drop(state);
+            more.notify_one();
             return Ok(());
         }
         if queue.threads >= self.0.width {

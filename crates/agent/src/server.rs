@@ -19,6 +19,7 @@ use crate::pins::Pins;
 use crate::queue::Queues;
 use crate::sandbox::Measure;
 use crate::served::Served;
+use crate::usage::Usages;
 use crate::{Error, connection, system};
 
 /// How many connections are served at once, in all and of one user. The clients' pools hold idle
@@ -42,6 +43,7 @@ pub(crate) struct Server {
     /// Where what takes long is done.
     pub(crate) queues: Queues,
     pub(crate) signatures: AtomicU64,
+    pub(crate) usages: Usages,
     /// The user that this process runs as, asked for before the sandbox forbids it.
     uid: u32,
     /// How many signatures wait for a person.
@@ -80,6 +82,7 @@ impl Server {
             pins,
             queues,
             signatures: AtomicU64::new(0),
+            usages: Usages::default(),
             uid,
             protections,
             prompts: Arc::default(),
@@ -97,6 +100,7 @@ impl Server {
             pid: process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
             signatures: self.signatures.load(Ordering::Relaxed),
+            keys: self.usages.all(),
             protections: self.protections.clone(),
         }
     }

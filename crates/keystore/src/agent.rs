@@ -27,12 +27,14 @@ mod client;
 mod connection;
 mod frame;
 mod pin;
+mod usage;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use client::AgentKeystore;
 pub use frame::{FrameReader, decode, encode};
+pub use usage::{Histogram, KeyUsage};
 
 use crate::{Error, Input, KeyInfo, KeySpec, KeyUri, Requester, Scheme};
 
@@ -137,6 +139,8 @@ pub struct Status {
     pub version: String,
     /// Signatures made since it started.
     pub signatures: u64,
+    /// How its keys have been used, for its owner to know; for others it is empty.
+    pub keys: Vec<KeyUsage>,
     /// Each measure of protection: its name, and `Ok` if it is in force or why it is not.
     pub protections: Vec<(String, Result<(), String>)>,
 }

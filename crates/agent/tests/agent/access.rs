@@ -36,7 +36,8 @@ pub fn play_stranger(socket: &Path) {
             println!("{verb} {name}: {outcome}");
         }
     }
-    assert!(matches!(wire.call(1, &Request::Status), Response::Status(_)));
+    let Response::Status(status) = wire.call(1, &Request::Status) else { panic!("no status") };
+    println!("counted: {}", status.keys.len());
 }
 
 pub fn others_see_only_what_lists_them() {
@@ -69,6 +70,7 @@ pub fn others_see_only_what_lists_them() {
             assert!(alone.contains(&expected), "{expected}{alone}");
         }
     }
+    assert!(alone.ends_with("\ncounted: 0\n"), "{alone}");
     let in_group = plays("65534", &["--groups", "7,4242"]);
     assert!(in_group.starts_with("list: group mine\n"), "{in_group}");
     assert!(in_group.contains("\nsign group: done\n") && in_group.contains("\nsign other: absent\n"));
@@ -76,6 +78,7 @@ pub fn others_see_only_what_lists_them() {
     assert_eq!(agent.keystore().list().unwrap().len(), 3);
     let own = plays("65533", &["--clear-groups"]);
     assert!(own.starts_with("list: group mine other\n") && !own.contains("denied"), "{own}");
+    assert!(own.ends_with("\ncounted: 3\n"), "{own}");
     for expected in ["sign other: done", "create other: refused", "delete other: done", "create absent: done"]
     {
         assert!(own.contains(expected), "{expected} is missing in {own}");

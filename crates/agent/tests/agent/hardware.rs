@@ -100,7 +100,13 @@ pub fn a_module_is_served_conformingly() {
     // The list names keys without where their PIN comes from.
     keystore.create(&KeySpec::new(token.uri("first"))).unwrap();
     conformance::run(&keystore, |name| without_pin(&token.uri(name)), &algorithms);
-    for (measure, outcome) in keystore.status().unwrap().protections {
+    let key = keystore.open(&token.uri("first")).unwrap();
+    key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::default()).unwrap();
+    let status = keystore.status().unwrap();
+    let usage = status.keys.iter().find(|usage| usage.key == key.info().uri.to_string()).unwrap();
+    assert_eq!((usage.signed, usage.denied + usage.late + usage.busy + usage.failed), (1, 0), "{usage}");
+    assert!(usage.queueing.below(100).is_some() && usage.signing.below(100).is_some());
+    for (measure, outcome) in status.protections {
         assert!(outcome.is_ok() || measure == "memory-locked", "{measure}: {outcome:?}");
     }
 }

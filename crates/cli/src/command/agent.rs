@@ -136,6 +136,7 @@ fn status(global: &Global, agent: &enclasp_keystore::agent::AgentKeystore) -> Ou
             "pid": status.pid,
             "version": status.version,
             "signatures": status.signatures,
+            "keys": status.keys,
             "protections": protections,
         }));
     }
@@ -144,6 +145,7 @@ fn status(global: &Global, agent: &enclasp_keystore::agent::AgentKeystore) -> Ou
         vec!["version".to_owned(), status.version],
         vec!["signatures".to_owned(), status.signatures.to_string()],
     ];
+    rows.extend(status.keys.iter().map(|usage| vec![usage.key.clone(), usage.to_string()]));
     rows.extend(status.protections.into_iter().map(|(measure, outcome)| {
         vec![measure, outcome.err().map_or("in force".to_owned(), |e| format!("missing: {e}"))]
     }));
