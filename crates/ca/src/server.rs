@@ -153,7 +153,7 @@ async fn handshake(
     peer: SocketAddr,
     tls: &enclasp_tls::Server,
 ) -> Option<ServerStream<TcpStream>> {
-    if timeout(SILENCE_TIMEOUT, tcp.readable()).await.is_err() {
+    if timeout(SILENCE_TIMEOUT, tcp.peek(&mut [0])).await.is_err() {
         tracing::info!(%peer, "said nothing");
         return None;
     }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
@@ -69,12 +69,14 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {
 }
 
 impl Io for TcpStream {
+    /// Looks, as a socket may be reported ready when it is not.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(cx)
+        self.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(drop)
     }
 }
 
 impl Io for UnixStream {
+    /// Tokio cannot look here; who connects is a user of this machine.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
