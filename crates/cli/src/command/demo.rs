@@ -88,7 +88,7 @@ pub(crate) async fn run(global: &Global, demo: Demo) -> Outcome {
 
 async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome {
     // The agents, in processes of their own; they end with these guards.
-    let state = State::at(&folder.join("state"))?.with_socket(folder.join("state/agent.sock"));
+    let state = State::at(&folder.join("state"))?.with_socket(folder.join("state/run/agent.sock"));
     let holder = Holder::of(&demo.keystore)?;
     let start = |holder: &Holder| {
         let _wait = output::Spinner::start("starting the agent");
