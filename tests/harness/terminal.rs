@@ -37,14 +37,14 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Presses a key, by tmux's name for it, until `question` is not on the screen any more. A
+    /// Presses keys, by tmux's names for them, until `question` is not on the screen any more. A
     /// pinentry throws away what was typed before it has begun to listen.
-    pub(crate) fn answer(&self, question: &str, key: &str) {
+    pub(crate) fn answer(&self, question: &str, keys: &str) {
         self.shows(question);
         let until = Instant::now() + PATIENCE;
         while self.screen().contains(question) {
             assert!(Instant::now() < until, "the question stays:\n{}", self.screen());
-            run(self.home.program("tmux", &format!("-S tmux send-keys {key}"))).succeeds();
+            run(self.home.program("tmux", &format!("-S tmux send-keys {keys}"))).succeeds();
             thread::sleep(Duration::from_millis(300));
         }
     }

@@ -12,22 +12,23 @@ fn keys_that_ask_sign_when_a_person_agrees() {
     let home = Home::with_authority();
     // The agent finds its pinentry when it starts, which the first command in the terminal does.
     home.kill_agent();
-    let request =
-        "enclasp csr create --key soft:name=signer --subject CN=signer --out signer.csr; echo code $?";
-    let terminal = Terminal::run(
-        &home,
-        &format!("enclasp key create soft:name=signer --presence confirm\n{request}\n{request}"),
-    );
+    let request = |name: &str| {
+        format!(
+            "enclasp csr create --key soft:name=signer --subject CN={name} --out {name}.csr; echo code $?"
+        )
+    };
+    let create = "enclasp key create soft:name=signer --presence confirm";
+    let terminal = Terminal::run(&home, &format!("{create}\n{}\n{}", request("refused"), request("signer")));
     let screen = terminal.shows("Sign with");
-    for part in ["soft:name=signer", "certification request for CN=signer", "enclasp"] {
+    for part in ["soft:name=signer", "certification request for CN=refused", "enclasp csr create"] {
         assert!(screen.contains(part), "`{part}` is not asked:\n{screen}");
     }
-    assert!(!home.path("signer.csr").exists());
-    terminal.answer("Sign with", "Escape");
-    terminal.shows("the person who was asked said no");
-    terminal.shows("code 1");
-    terminal.answer("Sign with", "Enter");
-    terminal.shows("code 0");
+    terminal.answer("request for CN=refused", "Right Enter");
+    // The next question covers what the first command said.
+    terminal.answer("request for CN=signer", "Enter");
+    let screen = terminal.shows("code 0");
+    assert!(screen.contains("denied: the person who was asked said no\ncode 1"), "{screen}");
+    assert!(!home.path("refused.csr").exists());
     drop(terminal);
     home.openssl("req -in signer.csr -verify -noout").says("verify OK");
     home.enclasp("ca sign --dir ca signer.csr --out signer.pem").succeeds();

@@ -30,7 +30,11 @@ fn library_examples_connect() {
             command.env("ENCLASP_STATE", home.state()).env("ENCLASP_PROGRAM", env!("CARGO_BIN_EXE_enclasp"));
             run(command)
         };
-        connect("other").fails(1).says("AccessDenied");
+        let refused = connect("other").fails(1);
+        // What hyper reports is that its connection closed.
+        if example != "hyper" {
+            refused.says("AccessDenied");
+        }
         server.stderr.wait_for_count("CN=other is not among the allowed CNs", count + 1);
         connect("web").succeeds().prints("hello from the backend").says("soft:name=web");
         server.stderr.wait_for_count("CN=web", count + 1);
