@@ -83,7 +83,10 @@ install_parts() {
     # The lists may be missing or old; only then are they fetched.
     if ! without_starting_services install "$@"; then
         apt-get update -q >"$log" 2>&1 </dev/null || true
-        without_starting_services install "$@" || tail -n 20 "$log"
+        # One by one, so that a package that is not to be had keeps out no other.
+        for package in "$@"; do
+            without_starting_services install "$package" || tail -n 5 "$log"
+        done
     fi
     rm -f "$log"
 }
