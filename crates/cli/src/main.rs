@@ -15,13 +15,18 @@ use clap::Parser;
 
 use args::{Args, Command};
 use failure::Outcome;
+use output::LogLevel;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return failure::report_usage(&error),
     };
-    output::start_log(args.global.verbose, args.command.log_level());
+    let level = args.command.log_level();
+    if level == LogLevel::Events {
+        raise_file_limit();
+    }
+    output::start_log(args.global.verbose, level);
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -46,6 +51,14 @@ fn run(args: Args) -> Outcome {
         Command::Client(client) => in_runtime(command::tunnel::client(global, client)),
         Command::Demo(demo) => in_runtime(command::demo::run(global, demo)),
     }
+}
+
+/// Each connection takes two descriptors, and the usual limit of 1024 is for programs that use
+/// select(2). Where it cannot be raised, connections beyond it wait.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 fn in_runtime(work: impl Future<Output = Outcome>) -> Outcome {

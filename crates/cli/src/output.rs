@@ -88,7 +88,7 @@ impl Drop for Spinner {
 }
 
 /// How much a command logs when nobody asks for more with `-v`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogLevel {
     /// Nothing: what goes wrong is part of the show.
     Nothing,
