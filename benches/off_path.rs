@@ -4,6 +4,9 @@
 //! handshake waits two seconds for a touch; the same while twenty want a device that takes 50 ms for
 //! a signature, one at a time. Beside them: what comes of it when such a key signs inline, on the
 //! worker that drives the connection, as rustls does by itself.
+//!
+//! Handshakes arrive at a steady rate whatever becomes of those before them, and their latency counts
+//! from when they were due: otherwise a worker that stands still would delay only those that it is at.
 
 use std::error::Error;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -27,9 +30,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// Worker threads of the runtime.
 const WORKERS: usize = 2;
 
-/// The handshakes that are measured, and how many of them are under way at once.
-const OTHERS: usize = 1000;
-const AT_ONCE: usize = 4;
+/// The handshakes that are measured, and how often one arrives.
+const OTHERS: u32 = 1000;
+const EVERY: Duration = Duration::from_millis(1);
 
 const TOUCH: Duration = Duration::from_secs(2);
 const DEVICE: Duration = Duration::from_millis(50);
@@ -88,7 +91,7 @@ fn main() -> Outcome<()> {
     for (what, row) in [("a touch of 2 s", &rows[1]), ("a device of 50 ms", &rows[3])] {
         report.target(format!("p99 of handshakes beside {what}"), row.p99_ratio, P99);
     }
-    let title = format!("{OTHERS} full TLS 1.3 handshakes, {AT_ONCE} at once, on {WORKERS} workers");
+    let title = format!("{OTHERS} full TLS 1.3 handshakes, one each {EVERY:?}, on {WORKERS} workers");
     report.table(title, &rows);
     report.print(settings.json);
     Ok(())
@@ -118,7 +121,7 @@ struct Latencies {
     worst_us: f64,
     /// `p99_us` over that of the first row in the same round.
     p99_ratio: f64,
-    /// The share of the handshakes that began while the slow ones were under way.
+    /// The share of the handshakes that were due while the slow ones were under way.
     meanwhile: f64,
     /// How long all of the slow ones took.
     slow_ms: f64,
@@ -150,26 +153,19 @@ fn run(runtime: &Runtime, others: &Ends, slow: Option<&Slow>) -> Run {
     if let Some(slow) = slow {
         slow.begun.recv().expect("the key is there");
     }
-    let measured: Vec<_> = (0..AT_ONCE)
-        .map(|_| {
-            let ends = others.clone();
-            runtime.spawn(async move {
-                let mut measured = Vec::with_capacity(OTHERS / AT_ONCE);
-                for _ in 0..OTHERS / AT_ONCE {
-                    let began = Instant::now();
-                    assert!(!ends.handshake(&new_name()).await, "the handshake was resumed");
-                    measured.push((began, began.elapsed()));
-                }
-                measured
-            })
-        })
-        .collect();
+    let first = Instant::now();
+    let arriving = (0..OTHERS).map(|number| {
+        let due = first + EVERY * number;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        (due, handshake(runtime, others))
+    });
+    let arrived: Vec<_> = arriving.collect();
     let measured: Vec<(Instant, Duration)> = runtime.block_on(async {
-        let mut all = Vec::with_capacity(OTHERS);
-        for task in measured {
-            all.extend(task.await.expect("a task panicked"));
+        let mut measured = Vec::with_capacity(arrived.len());
+        for (due, task) in arrived {
+            measured.push((due, task.await.expect("a task panicked") - due));
         }
-        all
+        measured
     });
     let slow_until = runtime.block_on(async {
         let mut last = began;
@@ -182,14 +178,14 @@ fn run(runtime: &Runtime, others: &Ends, slow: Option<&Slow>) -> Run {
         // The rest of what the key said.
         while slow.begun.try_recv().is_ok() {}
     }
-    let meanwhile = measured.iter().filter(|(began, _)| *began < slow_until).count();
+    let meanwhile = measured.iter().filter(|(due, _)| *due < slow_until).count();
     let mut latencies: Vec<_> = measured.into_iter().map(|(_, latency)| latency).collect();
     latencies.sort_unstable();
     Run {
         p50_us: micros(quantile(&latencies, 50)),
         p99_us: micros(quantile(&latencies, 99)),
         worst_us: micros(quantile(&latencies, 100)),
-        meanwhile: meanwhile as f64 / OTHERS as f64,
+        meanwhile: meanwhile as f64 / f64::from(OTHERS),
         slow_ms: micros(slow_until - began) / 1e3,
     }
 }
@@ -198,7 +194,7 @@ fn run(runtime: &Runtime, others: &Ends, slow: Option<&Slow>) -> Run {
 fn handshake(runtime: &Runtime, ends: &Ends) -> tokio::task::JoinHandle<Instant> {
     let ends = ends.clone();
     runtime.spawn(async move {
-        ends.handshake(&new_name()).await;
+        assert!(!ends.handshake(&new_name()).await, "the handshake was resumed");
         Instant::now()
     })
 }
@@ -218,6 +214,7 @@ enum Way {
 struct SlowKey {
     key: SoftKey,
     info: KeyInfo,
+    immediate: bool,
     lasts: Duration,
     device: Mutex<()>,
     begins: Sender<()>,
@@ -232,8 +229,9 @@ impl SlowKey {
             Way::Hardware => info.uri = KeyUri::tpm("slow", None)?,
             Way::Inline => {}
         }
+        let immediate = matches!(way, Way::Inline);
         let (begins, begun) = mpsc::channel();
-        Ok((Self { key, info, lasts, device: Mutex::default(), begins }, begun))
+        Ok((Self { key, info, immediate, lasts, device: Mutex::default(), begins }, begun))
     }
 }
 
@@ -257,5 +255,9 @@ impl Key for SlowKey {
 
     fn verification(&self) -> Verification {
         self.key.verification()
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.immediate
     }
 }
