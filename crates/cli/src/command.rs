@@ -11,3 +11,12 @@ pub(crate) mod identity;
 pub(crate) mod key;
 pub(crate) mod renew;
 pub(crate) mod tunnel;
+
+use crate::failure::{Failure, Outcome};
+
+/// Runs what may wait for a key where it holds up nobody.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Failure::new)?
+}

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::args::Global;
+use crate::command::blocking;
 use crate::failure::{Failure, Outcome};
 use crate::{input, output, signals};
 
@@ -311,9 +312,4 @@ fn list(global: &Global, records: &[Record]) -> Outcome {
     let mut rows = vec![["SERIAL", "SUBJECT", "PROFILE", "BY", "EXPIRES"].map(str::to_owned).to_vec()];
     rows.extend(issued.into_iter().map(|i| vec![i.serial, i.subject, i.profile, i.issued_by, i.not_after]));
     output::table(&rows)
-}
-
-/// Runs what may wait for a key where it holds up nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::new)?
 }

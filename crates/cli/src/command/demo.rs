@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::args::Global;
+use crate::command::blocking;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
@@ -474,10 +475,6 @@ async fn service() -> Outcome<(String, Task)> {
 
 async fn free_port() -> Outcome<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Failure::new)?
 }
 
 fn how_to_go_on(dir: &Path, authority: &str) -> Outcome {
