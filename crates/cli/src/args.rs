@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Server(command::tunnel::Server),
     /// Accept connections in the clear and pass them on over mutual TLS.
     Client(command::tunnel::Client),
+    /// Say what is wrong with a handshake, a file or a key, why, and what to do.
+    Doctor(command::doctor::Doctor),
     /// Run an agent, the process that holds keys of software or of one kind of hardware.
     Agent(command::agent::Agent),
     /// Print a completion script for a shell.

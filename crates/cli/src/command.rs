@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod connect;
 pub(crate) mod csr;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod enroll;
 pub(crate) mod identity;
 pub(crate) mod key;
