@@ -7,6 +7,7 @@ mod hardware;
 mod home;
 mod net;
 mod parts;
+mod ports;
 mod process;
 mod terminal;
 

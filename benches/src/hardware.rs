@@ -16,6 +16,7 @@ use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore};
 use tempfile::TempDir;
 
 use crate::bare::BareProcess;
+use crate::ports::free_ports;
 use crate::process::{Agent, Guard};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -213,18 +214,12 @@ fn sign_in_tpm(tcti: &str) -> Outcome<Box<dyn FnMut()>> {
 
 /// A new TPM, and its TCTI.
 fn start_swtpm(state: &Path) -> Outcome<(Guard, String)> {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
     use std::time::{Duration, Instant};
 
     std::fs::create_dir(state)?;
-    // Two free ports side by side: the control channel is expected on the next one.
-    let port = loop {
-        let first = TcpListener::bind("127.0.0.1:0")?;
-        let port = first.local_addr()?.port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-            break port;
-        }
-    };
+    // The control channel is expected on the port after that of the commands.
+    let port = free_ports(2);
     let child = Command::new("swtpm")
         .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
         .args(["--tpmstate", &format!("dir={}", state.display())])

@@ -7,6 +7,8 @@
 pub mod bare;
 pub mod hardware;
 pub mod measure;
+#[path = "../../tests/harness/ports.rs"]
+mod ports;
 pub mod process;
 pub mod report;
 pub mod ssh_agent;

@@ -1,12 +1,11 @@
 //! Hardware in software: the tokens of SoftHSM, and TPMs of swtpm.
 
-use std::net::TcpListener;
-
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::home::Home;
 use super::net::{eventually, wait_until_listening};
 use super::parts::needs;
+use super::ports::free_ports;
 use super::process::{Running, run};
 
 pub(crate) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -54,14 +53,8 @@ impl Home {
         if !built || !needs(&["swtpm"]) {
             return None;
         }
-        // Two free ports side by side: the control channel is expected on the next one.
-        let port = loop {
-            let first = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = first.local_addr().expect("its address").port();
-            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-                break port;
-            }
-        };
+        // The control channel is expected on the port after that of the commands.
+        let port = free_ports(2);
         std::fs::create_dir(self.path("tpm")).expect("a folder");
         let process = Running::start(self.program(
             "swtpm",

@@ -1,14 +1,15 @@
 //! Ports, and waiting for what is not there yet.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::ports::free_ports;
 use super::process::PATIENCE;
 
 /// A port that nobody listens on. For programs that cannot pick one themselves.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    free_ports(1)
 }
 
 pub(crate) fn wait_until_listening(port: u16) {

@@ -1,5 +1,5 @@
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +12,7 @@ use enclasp_keystore::{
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use crate::ports::free_ports;
 use crate::support::{Agent, eventually, folder, missing, refused};
 
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -209,13 +210,7 @@ impl Swtpm {
             return None;
         }
         let state = tempfile::tempdir().unwrap();
-        let port = loop {
-            let first = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = first.local_addr().unwrap().port();
-            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-                break port;
-            }
-        };
+        let port = free_ports(2);
         let child = Command::new("swtpm")
             .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
             .arg("--tpmstate")

@@ -8,6 +8,8 @@
 mod access;
 mod hardware;
 mod lifecycle;
+#[path = "../../../../tests/harness/ports.rs"]
+mod ports;
 mod prompts;
 mod protocol;
 mod sandbox;

@@ -3,6 +3,8 @@
 mod odd_tpms;
 mod other_tools;
 mod pins;
+#[path = "../../../../tests/harness/ports.rs"]
+mod ports;
 mod recovery;
 mod refusals;
 mod support;

@@ -16,6 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
+use crate::ports::free_ports;
+
 /// A software TPM with a state of its own; dropping it ends it.
 pub(crate) struct Swtpm {
     child: Child,
@@ -30,14 +32,8 @@ impl Swtpm {
             return None;
         }
         let state = tempfile::tempdir().unwrap();
-        // Two free ports side by side: the TCTI takes the control channel to be the next one.
-        let port = loop {
-            let first = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = first.local_addr().unwrap().port();
-            if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-                break port;
-            }
-        };
+        // The TCTI takes the control channel to be on the next port.
+        let port = free_ports(2);
         Some(Self { child: run(port, state.path()), port, state })
     }
 
