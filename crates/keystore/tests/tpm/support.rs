@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,7 +74,7 @@ impl Swtpm {
     /// Runs one of tpm2-tools in `folder`.
     pub(crate) fn tool(&self, folder: &Path, line: &str) {
         let mut words = line.split_whitespace();
-        let mut command = Command::new(words.next().unwrap());
+        let mut command = program(words.next().unwrap());
         let output =
             command.args(words).current_dir(folder).env("TPM2TOOLS_TCTI", self.tcti()).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -81,7 +82,7 @@ impl Swtpm {
 
     /// Runs openssl with tpm2-openssl's provider.
     pub(crate) fn openssl(&self, folder: &Path, line: &str) {
-        let mut command = Command::new("openssl");
+        let mut command = program("openssl");
         command.args(line.split_whitespace()).args(["-provider", "tpm2", "-provider", "default"]);
         let output = command.current_dir(folder).env("TPM2OPENSSL_TCTI", self.tcti()).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -100,7 +101,7 @@ pub(crate) fn tcti(port: u16) -> String {
 }
 
 fn run(port: u16, state: &Path) -> Child {
-    let child = Command::new("swtpm")
+    let child = program("swtpm")
         .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
         .arg("--tpmstate")
         .arg(format!("dir={}", state.display()))
@@ -115,6 +116,20 @@ fn run(port: u16, state: &Path) -> Child {
         .unwrap();
     eventually("swtpm listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     child
+}
+
+/// A program that inherits none of our descriptors. libtss2 marks its connections as any other file, and a TPM
+/// whose client is gone goes on waiting for it while a child has the connection, too, even one of another test.
+fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
+    // SAFETY: one system call, which takes no memory.
+    let close = || match unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: between fork and exec it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(close) };
+    command
 }
 
 /// Whether a program is there. A missing one is skipped loudly, and fails in CI.
