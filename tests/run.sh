@@ -41,6 +41,7 @@ swtpm swtpm keys in a TPM
 tpm2_createprimary tpm2-tools keys in a TPM that other tools made
 /usr/lib/x86_64-linux-gnu/ossl-modules/tpm2.so tpm2-openssl keys in a TPM that other tools made
 /usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so libtpm2-pkcs11-1 keys on PKCS#11 tokens: a TPM
+/usr/lib/postgresql/15/bin/postgres postgresql-15 an authority's records in PostgreSQL
 /usr/include/openssl/ssl.h libssl-dev keys on PKCS#11 tokens: kryoptic, which is built
 /usr/lib/llvm-14/lib/libclang.so libclang-14-dev keys on PKCS#11 tokens: kryoptic, which is built
 END

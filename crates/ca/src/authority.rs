@@ -10,8 +10,8 @@ use enclasp_pki::{Certificate, CertificationRequest, SubjectAltName};
 use rustls_pki_types::CertificateDer;
 
 use crate::issuance::{Issuance, Wanted};
-use crate::store::{Store, TokenRecord};
-use crate::{Config, Error, Filter, IssuedBy, Record, Result};
+use crate::store::{Location, Shared, Store, TokenRecord};
+use crate::{Config, DatabaseUrl, Error, Filter, IssuedBy, Record, Result};
 
 /// The files in the folder of an authority.
 pub(crate) const CONFIG: &str = "authority.toml";
@@ -34,6 +34,7 @@ pub struct Authority {
     config: Config,
     root: Certificate,
     issuing: Certificate,
+    location: Location,
     store: Store,
 }
 
@@ -51,12 +52,20 @@ pub struct TokenRequest {
 }
 
 impl Authority {
-    /// Opens the authority in `folder`.
+    /// Opens the authority in `folder`, whose records are where its settings say.
     ///
     /// # Errors
     /// [`Error::Absent`]; [`Error::Config`] if a file cannot be read or does not fit the others;
-    /// [`Error::Database`], [`Error::NewerDatabase`].
+    /// [`Error::Database`], [`Error::NewerDatabase`], [`Error::OtherAuthority`].
     pub async fn open(folder: &Path) -> Result<Self> {
+        Self::open_with(folder, None).await
+    }
+
+    /// The same with the records in `database`, if one is given, whatever the settings say.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(folder: &Path, database: Option<&DatabaseUrl>) -> Result<Self> {
         let config = Config::read(&folder.join(CONFIG))?
             .ok_or_else(|| Error::Absent { dir: folder.display().to_string() })?;
         let root = certificate(&folder.join(ROOT))?;
@@ -65,8 +74,71 @@ impl Authority {
             path: folder.join(ISSUING).display().to_string(),
             reason: format!("it was not issued by {ROOT}: {e}"),
         })?;
-        let store = Store::open(&folder.join(DATABASE)).await?;
-        Ok(Self { folder: folder.to_owned(), config, root, issuing, store })
+        let location = match database.or(config.database.as_ref()) {
+            Some(url) => Location::Postgres(url.clone()),
+            None => Location::Sqlite(folder.join(DATABASE)),
+        };
+        let store = Store::open(&location).await?;
+        let authority = Self { folder: folder.to_owned(), config, root, issuing, location, store };
+        authority.belongs().await?;
+        Ok(authority)
+    }
+
+    /// Sees to it that the database is of this authority, and lists it as an issuer.
+    async fn belongs(&self) -> Result<()> {
+        if let Some(shared) = self.store.shared().await? {
+            if shared.root != self.root {
+                return Err(Error::OtherAuthority {
+                    database: self.database(),
+                    root: shared.root.fingerprint_hex(),
+                });
+            }
+            if self.store.issuers().await?.contains(&self.issuing) {
+                return Ok(());
+            }
+        } else if let Location::Postgres(url) = &self.location {
+            let file = self.path(DATABASE);
+            if file.exists() && !Store::open(&Location::Sqlite(file.clone())).await?.is_unused().await? {
+                let records = file.display().to_string();
+                return Err(Error::NotMoved { database: url.to_string(), records });
+            }
+        }
+        let shared = Shared { root: self.root.clone(), settings: self.config.shared().to_toml()? };
+        self.store.found(&shared, &self.issuing, SystemTime::now()).await
+    }
+
+    /// Moves the records from SQLite to `database`, which must be empty or of this authority, and
+    /// notes there in the settings where they are. From the first moment on nobody can write to
+    /// the old database: a server that still uses it refuses requests, which can be repeated, until it is
+    /// started again. If anything fails, the same call goes on. Returns how many certificates there
+    /// are.
+    ///
+    /// # Errors
+    /// [`Error::Moved`], [`Error::OtherAuthority`], [`Error::Database`], [`Error::Config`].
+    pub async fn move_to(&self, database: &DatabaseUrl) -> Result<u64> {
+        if let Location::Postgres(url) = &self.location {
+            return Err(Error::Moved { database: url.to_string() });
+        }
+        let target = Store::open(&Location::Postgres(database.clone())).await?;
+        if let Some(shared) = target.shared().await?.filter(|shared| shared.root != self.root) {
+            let root = shared.root.fingerprint_hex();
+            return Err(Error::OtherAuthority { database: database.to_string(), root });
+        }
+        self.store.fence().await?;
+        let count = self.store.copy_to(&target).await?;
+        target.close().await;
+        // A password in the settings would be one more place to keep it.
+        let config = Config { database: Some(database.without_password()), ..self.config.clone() };
+        durable::replace(&self.path(CONFIG), config.to_toml()?.as_bytes())?;
+        Ok(count)
+    }
+
+    /// Where its records are, as people call it.
+    pub fn database(&self) -> String {
+        match &self.location {
+            Location::Sqlite(path) => path.display().to_string(),
+            Location::Postgres(url) => url.to_string(),
+        }
     }
 
     /// Its settings.
@@ -82,6 +154,21 @@ impl Authority {
     /// The certificate that signs those of devices.
     pub fn issuing(&self) -> &Certificate {
         &self.issuing
+    }
+
+    /// The CA certificates of all replicas: this one's issuing certificate, those of the others, and
+    /// the root.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn authorities(&self) -> Result<Vec<CertificateDer<'static>>> {
+        let mut all = self.chain();
+        for issuer in self.store.issuers().await? {
+            if issuer != self.issuing {
+                all.insert(1, issuer.der().clone());
+            }
+        }
+        Ok(all)
     }
 
     /// The CA certificates, from the issuing one up to the root.
@@ -164,14 +251,18 @@ impl Authority {
         issuance.issue_and_record(wanted).await
     }
 
-    /// What was issued, the oldest second first.
+    /// What was issued, by whichever replica, in the order of issuance: the first `limit` that
+    /// follow on `after`.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn certificates(&self, filter: &Filter) -> Result<Vec<Record>> {
-        let mut records = self.store.certificates().await?;
-        records.retain(|record| filter.admits(record));
-        Ok(records)
+    pub async fn certificates(
+        &self,
+        filter: &Filter,
+        after: Option<&Record>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        self.store.certificates(filter, after, limit).await
     }
 
     /// Closes the database. Dropping the authority does so too, but does not wait for it.

@@ -9,7 +9,7 @@ use enclasp_keystore::{KeyUri, durable};
 use enclasp_pki::Profile;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{DatabaseUrl, Error, Result};
 
 /// The settings of an authority. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +19,12 @@ pub struct Config {
     pub name: String,
     /// Where devices reach it; tokens and its own server certificate say so.
     pub url: Endpoint,
-    /// The key of the root certificate.
-    pub root_key: KeyUri,
+    /// Where its records are, if not in SQLite in its folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseUrl>,
+    /// The key of the root certificate. A replica that joined has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_key: Option<KeyUri>,
     /// The key that signs certificates of devices.
     pub issuing_key: KeyUri,
     /// The key of its own server certificate.
@@ -28,6 +32,16 @@ pub struct Config {
     /// Lifetimes, by the name of the profile.
     #[serde(default)]
     pub profiles: BTreeMap<String, Lifetimes>,
+}
+
+/// Those of the settings that all replicas have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SharedSettings {
+    pub(crate) name: String,
+    pub(crate) url: Endpoint,
+    #[serde(default)]
+    pub(crate) profiles: BTreeMap<String, Lifetimes>,
 }
 
 /// How long the certificates of a profile live.
@@ -73,8 +87,11 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] if it cannot be written as TOML.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self)
-            .map_err(|e| Error::Config { path: "authority.toml".into(), reason: e.to_string() })
+        toml_of(self)
+    }
+
+    pub(crate) fn shared(&self) -> SharedSettings {
+        SharedSettings { name: self.name.clone(), url: self.url.clone(), profiles: self.profiles.clone() }
     }
 
     /// The profile called `name`, with the lifetimes that are set here.
@@ -89,6 +106,21 @@ impl Config {
         }
         Ok(profile)
     }
+}
+
+impl SharedSettings {
+    pub(crate) fn from_toml(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| Error::Record { reason: e.to_string().trim_end().to_owned() })
+    }
+
+    pub(crate) fn to_toml(&self) -> Result<String> {
+        toml_of(self)
+    }
+}
+
+fn toml_of(settings: &impl Serialize) -> Result<String> {
+    toml::to_string(settings)
+        .map_err(|e| Error::Config { path: "authority.toml".into(), reason: e.to_string() })
 }
 
 #[cfg(test)]

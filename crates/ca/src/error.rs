@@ -13,6 +13,23 @@ pub enum Error {
     Exists { dir: String },
     #[error("there is no authority in {dir}")]
     Absent { dir: String },
+    /// Records and certificates that do not belong together.
+    #[error("{database} holds the records of another authority, whose root has the SHA-256 {root}")]
+    OtherAuthority { database: String, root: String },
+    #[error("there are no records of an authority in {database}")]
+    EmptyDatabase { database: String },
+    #[error("the records are in {database} already")]
+    Moved { database: String },
+    /// It would begin anew in another database.
+    #[error("{database} has no records, and those of this authority are in {records}")]
+    NotMoved { database: String, records: String },
+    /// It has joined, and the root's key is elsewhere.
+    #[error("the root's key is not at this replica")]
+    NoRootKey,
+    #[error("no replica with the id {id} waits to join")]
+    NotWaiting { id: String },
+    #[error("the replica {id} was not let join")]
+    TurnedAway { id: String },
     #[error("cannot read {path}: {reason}")]
     Config { path: String, reason: String },
     /// Something that was asked for breaks a rule.
@@ -59,7 +76,18 @@ impl Error {
                 "authority.toml names another key than the one that was certified; restore the right one"
                     .into()
             }
-            Self::Database { .. } => "check the space, the owner and the permissions of authority.db".into(),
+            Self::Database { .. } => "check that the database runs and lets this user in; in the case of \
+                 authority.db, its space, owner and permissions"
+                .into(),
+            Self::EmptyDatabase { .. } => {
+                "`enclasp ca migrate --from sqlite` brings the records of an authority there".into()
+            }
+            Self::NotMoved { .. } => "`enclasp ca migrate --from sqlite` moves them".into(),
+            Self::NoRootKey => "do it at the authority that was made with `enclasp ca init`".into(),
+            Self::NotWaiting { .. } => "`enclasp ca pending` lists those who wait".into(),
+            Self::TurnedAway { .. } => {
+                "remove its folder and its keys, and ask again if that was a mistake".into()
+            }
             Self::NewerDatabase { .. } => "a newer Enclasp has used it: use that one".into(),
             Self::Listen { .. } => "another program may listen there; choose another `--listen`".into(),
             Self::Keystore(e) => return e.hint(),
@@ -69,6 +97,8 @@ impl Error {
             Self::Config { .. }
             | Self::Setting { .. }
             | Self::Busy { .. }
+            | Self::OtherAuthority { .. }
+            | Self::Moved { .. }
             | Self::Random
             | Self::Record { .. }
             | Self::Task { .. } => return None,

@@ -57,8 +57,7 @@ pub(crate) fn router(issuance: Arc<Issuance>) -> Router {
 }
 
 async fn cacerts(State(issuance): State<Arc<Issuance>>) -> Answer {
-    let chain = issuance.authority().chain();
-    certificates(&chain)
+    certificates(&issuance.authority().authorities().await?)
 }
 
 async fn csrattrs() -> Answer {

@@ -14,7 +14,7 @@ use enclasp_pki::{
 };
 
 use crate::authority::{CONFIG, ISSUING, ROOT};
-use crate::{Config, Error, Lifetimes, Result};
+use crate::{Config, DatabaseUrl, Error, Lifetimes, Result};
 
 /// What an authority shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct NewAuthority {
     pub url: Endpoint,
     /// The kind of keystore that its keys go to.
     pub keys: KeystoreKind,
+    /// Where its records go, if not to SQLite in its folder.
+    pub database: Option<DatabaseUrl>,
 }
 
 /// The longest name, so that the common names made of it fit X.520's 64 characters.
@@ -66,7 +68,8 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
     let config = Config {
         name: new.name.clone(),
         url: new.url.clone(),
-        root_key: root_key.info().uri.clone(),
+        database: new.database.as_ref().map(DatabaseUrl::without_password),
+        root_key: Some(root_key.info().uri.clone()),
         issuing_key: issuing_key.info().uri.clone(),
         server_key: server_key.info().uri.clone(),
         profiles: BTreeMap::from([lifetimes(Profile::client()), lifetimes(Profile::server())]),
@@ -81,7 +84,7 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
 }
 
 /// Keeps two processes from making an authority in the same folder; it ends with the handle.
-fn lock(folder: &Path) -> Result<File> {
+pub(crate) fn lock(folder: &Path) -> Result<File> {
     let dir = folder.display().to_string();
     let handle =
         File::open(folder).map_err(|e| Error::Config { path: dir.clone(), reason: e.to_string() })?;
@@ -90,7 +93,7 @@ fn lock(folder: &Path) -> Result<File> {
 }
 
 /// What the names of its keys begin with: readable, and of this authority alone.
-fn key_stem(name: &str) -> Result<String> {
+pub(crate) fn key_stem(name: &str) -> Result<String> {
     let mut random = [0; 4];
     rand::fill(&mut random).map_err(|_| Error::Random)?;
     let plain: String =
@@ -115,13 +118,13 @@ fn certificates(name: &str, root_key: &dyn Key, issuing_key: &dyn Key) -> Result
 }
 
 /// Keys that go away again with this, unless they are forgotten first.
-struct Keys<'a> {
-    keystore: &'a dyn Keystore,
-    made: Vec<KeyUri>,
+pub(crate) struct Keys<'a> {
+    pub(crate) keystore: &'a dyn Keystore,
+    pub(crate) made: Vec<KeyUri>,
 }
 
 impl Keys<'_> {
-    fn make(&mut self, uri: &str) -> Result<Box<dyn Key>> {
+    pub(crate) fn make(&mut self, uri: &str) -> Result<Box<dyn Key>> {
         let key = self.keystore.create(&KeySpec::new(uri.parse()?))?;
         self.made.push(key.info().uri.clone());
         Ok(key)

@@ -168,8 +168,9 @@ impl Issuance {
             };
             let reason = format!("certificate for {} by {}", wanted.subject, certificate.subject());
             let ctx = SignContext::new(reason).with_deadline(Instant::now() + SIGN_TIMEOUT);
-            let issued = Issuer::new(certificate, &*key)?.issue(&leaf, now, &ctx)?;
-            Ok(Record::new(&issued, &wanted.profile.name, wanted.issued_by, now))
+            let issuer = Issuer::new(certificate, &*key)?;
+            let issued = issuer.issue(&leaf, now, &ctx)?;
+            Ok(Record::new(&issued, issuer.certificate(), &wanted.profile.name, wanted.issued_by, now))
         })
         .await
     }

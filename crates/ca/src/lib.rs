@@ -11,10 +11,12 @@
 
 mod authority;
 mod config;
+mod database;
 mod error;
 mod est;
 mod init;
 mod issuance;
+mod join;
 mod names;
 mod own_certificate;
 mod record;
@@ -22,9 +24,16 @@ mod refusal;
 mod server;
 mod store;
 
+#[cfg(test)]
+#[allow(dead_code, reason = "not every test crate that has this uses all of it")]
+#[path = "../../../tests/harness/postgres.rs"]
+mod postgres;
+
 pub use authority::{Authority, TokenRequest};
 pub use config::{Config, Lifetimes};
+pub use database::DatabaseUrl;
 pub use error::{Error, Result};
 pub use init::{NewAuthority, init};
+pub use join::{NewReplica, Waiting, ask_to_join};
 pub use record::{Filter, IssuedBy, Record};
 pub use server::Server;

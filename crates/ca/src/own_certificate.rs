@@ -10,7 +10,7 @@ use enclasp_tls::{Access, Clients, Credential, Options};
 
 use crate::authority::SERVER;
 use crate::issuance::{Issuance, Wanted, blocking};
-use crate::{Error, IssuedBy, Result};
+use crate::{Authority, Error, IssuedBy, Result};
 
 /// The profile that it is issued under.
 const PROFILE: &str = "server";
@@ -32,6 +32,11 @@ impl OwnCertificate {
         Ok(Self { issuance, key })
     }
 
+    /// Whose it is.
+    pub(crate) fn authority(&self) -> &Authority {
+        self.issuance.authority()
+    }
+
     /// The TLS server with a certificate that is not due, a new one if need be; and when it will be
     /// due, which is at two thirds of its life.
     pub(crate) async fn fresh(&self) -> Result<(enclasp_tls::Server, SystemTime)> {
@@ -45,8 +50,8 @@ impl OwnCertificate {
         chain.insert(0, leaf.der().clone());
         let credential = Credential::new(chain, self.key.clone())?;
         let clients = Clients {
-            // The issuing certificate too, for clients that send a leaf alone.
-            roots: authority.chain(),
+            // The issuing certificates too, for clients that send a leaf alone.
+            roots: authority.authorities().await?,
             certificate_demanded: false,
             server_certificates: true,
             access: Access::everyone(),

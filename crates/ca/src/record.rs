@@ -12,6 +12,8 @@ use crate::Result;
 pub struct Record {
     /// Lower-case hexadecimal.
     pub serial: String,
+    /// SHA-256 of the issuing certificate that signed it, in lower-case hexadecimal.
+    pub issuer: String,
     /// RFC 4514 text; may be empty.
     pub subject: String,
     /// Its alternative names.
@@ -20,7 +22,7 @@ pub struct Record {
     pub profile: String,
     /// What it was issued for.
     pub issued_by: IssuedBy,
-    /// When, in whole seconds.
+    /// When, to the microsecond.
     pub issued_at: SystemTime,
     /// The first second of its validity.
     pub not_before: SystemTime,
@@ -33,12 +35,14 @@ pub struct Record {
 impl Record {
     pub(crate) fn new(
         certificate: &Certificate,
+        issuing: &Certificate,
         profile: &str,
         issued_by: IssuedBy,
         issued_at: SystemTime,
     ) -> Self {
         Self {
             serial: certificate.serial().to_owned(),
+            issuer: issuing.fingerprint_hex(),
             subject: certificate.subject().to_string(),
             subject_alt_names: certificate.subject_alt_names().to_vec(),
             profile: profile.to_owned(),

@@ -45,6 +45,11 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// How soon to try again when the own certificate could not be renewed.
 const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+/// How long tokens are remembered after their lifetime, so that a late device is told why it is
+/// refused.
+const TOKENS_REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
+/// How often to look for tokens to forget.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// How long to sleep at most before looking at the clock again: it may be set.
 const CLOCK_CHECK: Duration = Duration::from_secs(600);
 
@@ -90,6 +95,7 @@ impl Server {
         tokio::select! {
             () = shutdown => {}
             () = keep_fresh(&own, &tls, due) => {}
+            () = keep_house(own.authority()) => {}
             () = async {
                 loop {
                     let Ok(arrival) = arrivals.clone().acquire_owned().await else { return };
@@ -145,6 +151,18 @@ async fn keep_fresh(own: &OwnCertificate, tls: &watch::Sender<enclasp_tls::Serve
                 }
             },
         }
+    }
+}
+
+/// Forgets what is of no use any more, for ever.
+async fn keep_house(authority: &Authority) {
+    loop {
+        if let Some(before) = SystemTime::now().checked_sub(TOKENS_REMEMBERED)
+            && let Err(error) = authority.store().purge_tokens(before).await
+        {
+            tracing::warn!(%error, "cannot forget old tokens");
+        }
+        sleep(HOUSEKEEPING).await;
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
             .or_else(|| source.downcast_ref::<enclasp_pki::Error>().map(|e| (e.to_string(), e.hint())))
             .or_else(|| source.downcast_ref::<enclasp_tunnel::Error>().map(|e| (e.to_string(), e.hint())))
             .or_else(|| source.downcast_ref::<enclasp_enroll::Error>().map(|e| (e.to_string(), e.hint())))
+            .or_else(|| source.downcast_ref::<enclasp_ca::Error>().map(|e| (e.to_string(), e.hint())))
     });
     match refused {
         Some((message, hint)) => Failure { message, hint, code: 2 }.report(),

@@ -10,7 +10,12 @@ use enclasp_pki::{Purpose, verify_chain};
 use crate::support::{Ca, soft_keystore};
 
 fn acme() -> NewAuthority {
-    NewAuthority { name: "Acme".into(), url: "https://ca.acme.ch".parse().unwrap(), keys: KeystoreKind::Soft }
+    NewAuthority {
+        name: "Acme".into(),
+        url: "https://ca.acme.ch".parse().unwrap(),
+        keys: KeystoreKind::Soft,
+        database: None,
+    }
 }
 
 /// A keystore that fails to make its nth key.
@@ -55,7 +60,9 @@ async fn a_failure_leaves_nothing_and_an_authority_is_never_overwritten() {
         assert!(!dir.join("authority.toml").exists());
     }
     let config = init(&dir, &acme(), &*keystore).unwrap();
-    assert!(config.root_key.name().starts_with("acme-") && config.root_key.name().ends_with("-root"));
+    assert!(
+        config.issuing_key.name().starts_with("acme-") && config.issuing_key.name().ends_with("-issuing")
+    );
     assert_eq!(keystore.list().unwrap().len(), 3);
     assert!(matches!(init(&dir, &acme(), &*keystore), Err(Error::Exists { .. })));
     assert_eq!(keystore.list().unwrap().len(), 3);
@@ -96,7 +103,7 @@ async fn parts_that_do_not_fit_are_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_records_are_those_of_the_certificates() {
     let ca = Ca::start().await;
-    let records = ca.authority.certificates(&Default::default()).await.unwrap();
+    let records = ca.authority.certificates(&Default::default(), None, usize::MAX).await.unwrap();
     let [own] = &records[..] else { panic!("the server's own certificate") };
     let certificate = own.certificate().unwrap();
     assert_eq!(own.serial, certificate.serial());
@@ -108,7 +115,7 @@ async fn the_records_are_those_of_the_certificates() {
 
     let listed = |filter: enclasp_ca::Filter| {
         let authority = ca.authority.clone();
-        async move { authority.certificates(&filter).await.unwrap().len() }
+        async move { authority.certificates(&filter, None, usize::MAX).await.unwrap().len() }
     };
     let text = |text: &str| enclasp_ca::Filter { text: Some(text.into()), ..Default::default() };
     assert_eq!(listed(text("LOCALHOST")).await, 1);

@@ -57,6 +57,7 @@ impl Ca {
             name: "Acme".into(),
             url: "https://127.0.0.1:1".parse().unwrap(),
             keys: KeystoreKind::Soft,
+            database: None,
         };
         let dir = folder.path().join("ca");
         init(&dir, &new, &*keystore).unwrap();
@@ -105,7 +106,7 @@ impl Ca {
 
     /// How many certificates of devices there are.
     pub(crate) async fn issued(&self) -> Vec<enclasp_ca::Record> {
-        let mut records = self.authority.certificates(&Default::default()).await.unwrap();
+        let mut records = self.authority.certificates(&Default::default(), None, usize::MAX).await.unwrap();
         records.retain(|record| record.issued_by != enclasp_ca::IssuedBy::Server);
         records
     }

@@ -1,12 +1,14 @@
 //! `enclasp ca`: a certification authority.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
-use enclasp_ca::{Authority, Filter, NewAuthority, Record, Server, TokenRequest, init};
+use enclasp_ca::{
+    Authority, DatabaseUrl, Filter, NewAuthority, Record, Server, TokenRequest, ask_to_join, init,
+};
 use enclasp_enroll::{Endpoint, duration};
 use enclasp_keystore::{Keystore, KeystoreKind};
 use enclasp_pki::SubjectAltName;
@@ -31,11 +33,46 @@ impl Ca {
     }
 }
 
+/// Which authority.
 #[derive(clap::Args)]
-struct Dir {
+struct Place {
     /// Folder of the authority.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    /// Where its records are, if its settings do not say so: postgres://USER@HOST/NAME. A URL with a
+    /// password goes into the variable ENCLASP_DATABASE.
+    #[arg(long, value_name = "URL")]
+    database: Option<DatabaseUrl>,
+}
+
+impl Place {
+    async fn open(&self) -> Outcome<Authority> {
+        Ok(Authority::open_with(&self.dir, self.database()?.as_ref()).await?)
+    }
+
+    fn database(&self) -> Outcome<Option<DatabaseUrl>> {
+        const VARIABLE: &str = "ENCLASP_DATABASE";
+        match &self.database {
+            Some(url) if url.has_password() => {
+                Err(Failure::usage("a password in an argument can be read by everybody on this machine")
+                    .hint(format!(
+                        "put the URL into the variable {VARIABLE}, or the password into ~/.pgpass"
+                    )))
+            }
+            Some(url) => Ok(Some(url.clone())),
+            None => match std::env::var(VARIABLE) {
+                Ok(url) => Ok(Some(url.parse()?)),
+                Err(_) => Ok(None),
+            },
+        }
+    }
+}
+
+/// Where records are moved from.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Source {
+    /// The file authority.db in the folder.
+    Sqlite,
 }
 
 #[derive(Subcommand)]
@@ -46,7 +83,7 @@ enum Verb {
   enclasp ca init --dir ca --name Acme --url https://ca.acme.internal:8443")]
     Init {
         #[command(flatten)]
-        dir: Dir,
+        place: Place,
         /// Its name, which the subjects of its certificates begin with.
         #[arg(long)]
         name: String,
@@ -62,7 +99,7 @@ It listens on the port of the authority's URL: on the loopback interface if the 
 machine (127.0.0.1, [::1], localhost), on every interface otherwise.")]
     Serve {
         #[command(flatten)]
-        dir: Dir,
+        place: Place,
         /// Where to listen, if not where its URL says; port 0 picks a free one, which is printed.
         #[arg(long, value_name = "HOST:PORT")]
         listen: Option<String>,
@@ -75,7 +112,7 @@ machine (127.0.0.1, [::1], localhost), on every interface otherwise.")]
 Standard EST clients give the whole token as the HTTP Basic password, with any user name.")]
     Token {
         #[command(flatten)]
-        dir: Dir,
+        place: Place,
         /// Common name of the certificate to be.
         #[arg(long, value_name = "NAME")]
         cn: String,
@@ -94,7 +131,7 @@ Standard EST clients give the whole token as the HTTP Basic password, with any u
   enclasp ca sign --dir ca web.csr --profile client --out web.pem")]
     Sign {
         #[command(flatten)]
-        dir: Dir,
+        place: Place,
         /// The request, PEM or DER; `-` is standard input.
         #[arg(value_name = "FILE.csr")]
         request: PathBuf,
@@ -108,10 +145,55 @@ Standard EST clients give the whole token as the HTTP Basic password, with any u
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Move the records of an authority to PostgreSQL.
+    #[command(after_help = "Example:
+  enclasp ca migrate --dir ca --from sqlite --database postgres://ca@db.internal/ca
+
+It may be in use: from the first moment on a server with the old records refuses requests, which
+devices repeat, until it is started again. If anything fails, the same command goes on.")]
+    Migrate {
+        #[command(flatten)]
+        place: Place,
+        /// Where they are now.
+        #[arg(long)]
+        from: Source,
+    },
+    /// Make a replica of an authority whose records are in PostgreSQL, with an issuing key of its own.
+    #[command(after_help = "Example:
+  enclasp ca join --dir ca2 --database postgres://ca@db.internal/ca
+  enclasp ca approve --dir ca ID              where the root's key is
+
+It waits until somebody approves; the same command goes on waiting.")]
+    Join {
+        #[command(flatten)]
+        place: Place,
+        /// How long to wait for approval.
+        #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
+        wait: Duration,
+    },
+    /// List what waits for a person: replicas that want to join.
+    Pending {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Let a replica join.
+    Approve {
+        #[command(flatten)]
+        place: Place,
+        /// As the replica shows it and `ca pending` lists it.
+        id: String,
+    },
+    /// Turn away a replica that wants to join.
+    Deny {
+        #[command(flatten)]
+        place: Place,
+        /// As `ca pending` lists it.
+        id: String,
+    },
     /// List the certificates that were issued.
     List {
         #[command(flatten)]
-        dir: Dir,
+        place: Place,
         /// Only those that have this text in their subject, a name or the serial number.
         text: Option<String>,
         /// Only those of this profile.
@@ -125,16 +207,16 @@ Standard EST clients give the whole token as the HTTP Basic password, with any u
 
 pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
     match ca.verb {
-        Verb::Init { dir, name, url } => {
+        Verb::Init { place, name, url } => {
             let keystore = global.state()?.agent();
-            let folder = dir.dir.clone();
-            let new = NewAuthority { name, url, keys: KeystoreKind::Soft };
+            let folder = place.dir.clone();
+            let new = NewAuthority { name, url, keys: KeystoreKind::Soft, database: place.database()? };
             blocking(move || Ok(init(&folder, &new, &keystore)?)).await?;
-            made(global, &dir.dir).await
+            made(global, &place).await
         }
-        Verb::Serve { dir, listen } => serve(global, &dir.dir, listen).await,
-        Verb::Token { dir, cn, sans, profile, ttl } => {
-            let authority = Authority::open(&dir.dir).await?;
+        Verb::Serve { place, listen } => serve(global, &place, listen).await,
+        Verb::Token { place, cn, sans, profile, ttl } => {
+            let authority = place.open().await?;
             let request = TokenRequest {
                 common_name: cn,
                 subject_alt_names: sans,
@@ -159,9 +241,9 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             authority.close().await;
             Ok(())
         }
-        Verb::Sign { dir, request, profile, lifetime, out } => {
+        Verb::Sign { place, request, profile, lifetime, out } => {
             let bytes = input::file(&request)?;
-            let authority = Authority::open(&dir.dir).await?;
+            let authority = place.open().await?;
             let keystore = keystore(global)?;
             let record = authority.sign(keystore, &bytes, &profile, lifetime).await?;
             let certificate = record.certificate()?;
@@ -174,7 +256,7 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
                     Failure::new(format!("cannot write {}: {e}", path.display())).hint(format!(
                         "the certificate is recorded; `enclasp ca list {} --dir {} --json` has it",
                         record.serial,
-                        dir.dir.display()
+                        place.dir.display()
                     ))
                 })?,
             }
@@ -185,14 +267,56 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
                 Ok(())
             }
         }
-        Verb::List { dir, text, profile, valid } => {
-            let authority = Authority::open(&dir.dir).await?;
+        Verb::List { place, text, profile, valid } => {
+            let authority = place.open().await?;
             if let Some(name) = &profile {
                 authority.config().profile(name)?;
             }
             let valid_at = valid.then(SystemTime::now);
-            let records = authority.certificates(&Filter { text, profile, valid_at }).await?;
-            list(global, &records)
+            list(global, &authority, &Filter { text, profile, valid_at }).await
+        }
+        Verb::Migrate { place, from: Source::Sqlite } => {
+            let database = place.database()?.ok_or_else(|| {
+                Failure::usage("it is not said where the records shall go")
+                    .hint("give `--database postgres://USER@HOST/NAME`")
+            })?;
+            let authority = Authority::open(&place.dir).await?;
+            let count = authority.move_to(&database).await?;
+            if global.json {
+                output::json(&json!({ "database": database.to_string(), "certificates": count }))
+            } else {
+                output::note(format_args!(
+                    "{database} has {count} certificates; start `enclasp ca serve` again"
+                ));
+                Ok(())
+            }
+        }
+        Verb::Join { place, wait } => join(global, &place, wait).await,
+        Verb::Pending { place } => {
+            let waiting = place.open().await?.waiting().await?;
+            if global.json {
+                let waiting = waiting.iter().map(|one| {
+                    json!({ "kind": "replica", "id": one.id, "subject": one.subject, "asked": output::time(one.asked) })
+                });
+                return output::json(&waiting.collect::<Vec<_>>());
+            }
+            if waiting.is_empty() {
+                output::note("nothing waits");
+                return Ok(());
+            }
+            let mut rows = vec![["ID", "SUBJECT", "ASKED"].map(str::to_owned).to_vec()];
+            rows.extend(waiting.into_iter().map(|one| vec![one.id, one.subject, output::time(one.asked)]));
+            output::table(&rows)
+        }
+        Verb::Approve { place, id } => {
+            place.open().await?.approve(keystore(global)?, &id).await?;
+            output::note(format_args!("the replica {id} may join"));
+            Ok(())
+        }
+        Verb::Deny { place, id } => {
+            place.open().await?.deny(&id).await?;
+            output::note(format_args!("the replica {id} is turned away"));
+            Ok(())
         }
     }
 }
@@ -201,8 +325,38 @@ fn keystore(global: &Global) -> Outcome<Arc<dyn Keystore>> {
     Ok(Arc::new(global.state()?.agent()))
 }
 
-async fn made(global: &Global, dir: &Path) -> Outcome {
-    let authority = Authority::open(dir).await?;
+/// How often a replica looks whether it was admitted.
+const JOIN_POLL: Duration = Duration::from_millis(500);
+
+async fn join(global: &Global, place: &Place, wait: Duration) -> Outcome {
+    let database = place.database()?.ok_or_else(|| {
+        Failure::usage("it is not said which authority to join")
+            .hint("give `--database postgres://USER@HOST/NAME`")
+    })?;
+    let until = tokio::time::Instant::now() + wait;
+    let replica = ask_to_join(&place.dir, &database, KeystoreKind::Soft, keystore(global)?).await?;
+    output::note(format_args!(
+        "the root of this authority has the SHA-256 {}",
+        replica.root().fingerprint_hex()
+    ));
+    output::note(format_args!("waiting for: enclasp ca approve --dir DIR {}", replica.id()));
+    while !replica.admitted().await? {
+        if tokio::time::Instant::now() >= until {
+            return Err(Failure::new("nobody has approved yet").hint("the same command goes on waiting"));
+        }
+        tokio::time::sleep(JOIN_POLL).await;
+    }
+    if global.json {
+        let facts =
+            json!({ "dir": place.dir, "id": replica.id(), "root_sha256": replica.root().fingerprint_hex() });
+        return output::json(&facts);
+    }
+    output::note(format_args!("joined; next: enclasp ca serve --dir {}", place.dir.display()));
+    Ok(())
+}
+
+async fn made(global: &Global, place: &Place) -> Outcome {
+    let (authority, dir) = (place.open().await?, &place.dir);
     let (config, root) = (authority.config(), authority.root());
     if global.json {
         return output::json(&json!({
@@ -219,7 +373,7 @@ async fn made(global: &Global, dir: &Path) -> Outcome {
     let rows = [
         ("root", dir.join("root.pem").display().to_string()),
         ("SHA-256", root.fingerprint_hex()),
-        ("root key", config.root_key.to_string()),
+        ("root key", config.root_key.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("issuing key", config.issuing_key.to_string()),
         ("URL", config.url.to_string()),
     ];
@@ -231,8 +385,8 @@ async fn made(global: &Global, dir: &Path) -> Outcome {
     Ok(())
 }
 
-async fn serve(global: &Global, dir: &Path, listen: Option<String>) -> Outcome {
-    let authority = Authority::open(dir).await?;
+async fn serve(global: &Global, place: &Place, listen: Option<String>) -> Outcome {
+    let authority = place.open().await?;
     let url = &authority.config().url;
     let listen = listen.unwrap_or_else(|| place_of(url));
     let server = Server::bind(authority.clone(), keystore(global)?, &listen).await?;
@@ -300,16 +454,42 @@ impl Issued {
     }
 }
 
-fn list(global: &Global, records: &[Record]) -> Outcome {
-    let issued = records.iter().map(Issued::of).collect::<Outcome<Vec<_>>>()?;
+/// How many certificates are held in memory.
+const PAGE: usize = 500;
+
+/// Prints page by page: there may be millions.
+async fn list(global: &Global, authority: &Authority, filter: &Filter) -> Outcome {
+    let mut page = authority.certificates(filter, None, PAGE).await?;
+    let mut first = true;
     if global.json {
-        return output::json(&issued);
-    }
-    if issued.is_empty() {
+        output::raw(b"[")?;
+    } else if page.is_empty() {
         output::note("no certificate");
-        return Ok(());
     }
-    let mut rows = vec![["SERIAL", "SUBJECT", "PROFILE", "BY", "EXPIRES"].map(str::to_owned).to_vec()];
-    rows.extend(issued.into_iter().map(|i| vec![i.serial, i.subject, i.profile, i.issued_by, i.not_after]));
-    output::table(&rows)
+    while let Some(last) = page.last().cloned() {
+        let issued = page.iter().map(Issued::of).collect::<Outcome<Vec<_>>>()?;
+        if global.json {
+            for one in issued {
+                let text = serde_json::to_string_pretty(&one).map_err(Failure::new)?;
+                output::raw(format!("{}\n{text}", if first { "" } else { "," }).as_bytes())?;
+                first = false;
+            }
+        } else {
+            let mut rows = Vec::new();
+            if first {
+                rows.push(["SERIAL", "SUBJECT", "PROFILE", "BY", "EXPIRES"].map(str::to_owned).to_vec());
+            }
+            rows.extend(
+                issued.into_iter().map(|i| vec![i.serial, i.subject, i.profile, i.issued_by, i.not_after]),
+            );
+            output::table(&rows)?;
+            first = false;
+        }
+        page = if page.len() < PAGE {
+            Vec::new()
+        } else {
+            authority.certificates(filter, Some(&last), PAGE).await?
+        };
+    }
+    if global.json { output::line("\n]") } else { Ok(()) }
 }

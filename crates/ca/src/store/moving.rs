@@ -1,0 +1,141 @@
+//! Moving an authority from SQLite to another database, while it is in use.
+
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Executor};
+
+use super::{Store, column};
+use crate::{Error, Result};
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Integer,
+    Bytes,
+}
+use Kind::{Bytes, Integer, Text};
+
+/// The tables that move, in an order in which nothing refers to what is not there yet. Their first
+/// column is their key.
+const TABLES: &[(&str, &[(&str, Kind)])] = &[
+    ("authority", &[("id", Integer), ("root", Bytes), ("settings", Text)]),
+    ("issuer", &[("fingerprint", Text), ("certificate", Bytes), ("added_at", Integer)]),
+    (
+        "certificate",
+        &[
+            ("serial", Text),
+            ("issuer", Text),
+            ("subject", Text),
+            ("subject_alt_names", Text),
+            ("profile", Text),
+            ("issued_by", Text),
+            ("issued_at", Integer),
+            ("not_before", Integer),
+            ("not_after", Integer),
+            ("der", Bytes),
+        ],
+    ),
+    (
+        "token",
+        &[
+            ("id", Text),
+            ("secret_hash", Bytes),
+            ("common_name", Text),
+            ("subject_alt_names", Text),
+            ("profile", Text),
+            ("created_at", Integer),
+            ("expires_at", Integer),
+            ("certificate", Text),
+        ],
+    ),
+];
+
+/// How many rows move in one transaction.
+const BATCH: usize = 500;
+
+/// What a server that still runs on the old database says.
+const MOVED: &str = "the records have moved to another database: start `enclasp ca serve` again";
+
+impl Store {
+    /// Lets nobody write to this SQLite database any more, in whichever process.
+    pub(crate) async fn fence(&self) -> Result<()> {
+        for (table, _) in TABLES {
+            for event in ["INSERT", "UPDATE", "DELETE"] {
+                let trigger = format!(
+                    "CREATE TRIGGER IF NOT EXISTS {table}_moved_{event} BEFORE {event} ON {table}
+                     BEGIN SELECT RAISE(ABORT, '{MOVED}'); END"
+                );
+                let fenced = self.write.execute(sqlx::raw_sql(AssertSqlSafe(trigger))).await;
+                fenced.map_err(|e| Error::database("close", e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies every record to `target`, but for those that it has. Returns how many certificates it
+    /// has now.
+    pub(crate) async fn copy_to(&self, target: &Self) -> Result<u64> {
+        for (table, columns) in TABLES {
+            self.copy_table(target, table, columns).await?;
+            let (here, there) = (self.count(table).await?, target.count(table).await?);
+            if there < here {
+                let reason = format!("{there} of {here} rows of the table {table} arrived");
+                return Err(Error::Record { reason });
+            }
+        }
+        target.count("certificate").await
+    }
+
+    /// Whether nothing depends on what it holds.
+    pub(crate) async fn is_unused(&self) -> Result<bool> {
+        Ok(self.count("certificate").await? == 0 && self.count("token").await? == 0)
+    }
+
+    async fn copy_table(&self, target: &Self, table: &str, columns: &[(&str, Kind)]) -> Result<()> {
+        let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let places = (1..=columns.len()).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
+        let key = columns[0].0;
+        let insert =
+            format!("INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO NOTHING");
+        let failed = |e| Error::database("move records to", e);
+        let mut done = 0;
+        loop {
+            // By position: nothing changes behind the fence.
+            let select = format!("SELECT {names} FROM {table} ORDER BY {key} LIMIT {BATCH} OFFSET {done}");
+            let rows = sqlx::query(AssertSqlSafe(select))
+                .fetch_all(&self.read)
+                .await
+                .map_err(|e| Error::database("read records of", e))?;
+            let mut transaction = target.begin().await.map_err(failed)?;
+            for row in &rows {
+                let query = bound(sqlx::query(AssertSqlSafe(insert.clone())), row, columns)?;
+                query.execute(&mut *transaction).await.map_err(failed)?;
+            }
+            transaction.commit().await.map_err(failed)?;
+            done += rows.len();
+            if rows.len() < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn count(&self, table: &str) -> Result<u64> {
+        let count: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
+            .fetch_one(&self.read)
+            .await
+            .map_err(|e| Error::database("count the records of", e))?;
+        Ok(count.unsigned_abs())
+    }
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
+
+/// The statement with the columns of `row` as its arguments.
+fn bound<'q>(query: Query<'q>, row: &AnyRow, columns: &[(&str, Kind)]) -> Result<Query<'q>> {
+    columns.iter().try_fold(query, |query, (name, kind)| {
+        Ok(match kind {
+            Text => query.bind(column::<Option<String>>(row, name)?),
+            Integer => query.bind(column::<Option<i64>>(row, name)?),
+            Bytes => query.bind(column::<Option<Vec<u8>>>(row, name)?),
+        })
+    })
+}

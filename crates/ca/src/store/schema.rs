@@ -1,0 +1,115 @@
+//! The schema, and how a database comes to have it.
+
+use sqlx::any::Any;
+use sqlx::{AssertSqlSafe, Executor, Transaction};
+
+use super::{Dialect, Store, collided, retried_if, state};
+use crate::{Error, Result};
+
+/// The steps from an empty database to the present one. A step that was released never changes.
+/// `BLOB` stands for the type that the database has for bytes.
+const MIGRATIONS: &[&[&str]] = &[
+    &[
+        "CREATE TABLE certificate (
+            serial TEXT NOT NULL PRIMARY KEY,
+            subject TEXT NOT NULL,
+            subject_alt_names TEXT NOT NULL,
+            profile TEXT NOT NULL,
+            issued_by TEXT NOT NULL,
+            issued_at BIGINT NOT NULL,
+            not_before BIGINT NOT NULL,
+            not_after BIGINT NOT NULL,
+            der BLOB NOT NULL
+        )",
+        "CREATE INDEX certificate_by_time ON certificate (issued_at, serial)",
+        "CREATE TABLE token (
+            id TEXT NOT NULL PRIMARY KEY,
+            secret_hash BLOB NOT NULL,
+            common_name TEXT NOT NULL,
+            subject_alt_names TEXT NOT NULL,
+            profile TEXT NOT NULL,
+            created_at BIGINT NOT NULL,
+            expires_at BIGINT NOT NULL,
+            certificate TEXT REFERENCES certificate (serial)
+        )",
+    ],
+    &[
+        // In microseconds from here on, so that a list is in the order of issuance.
+        "UPDATE certificate SET issued_at = issued_at * 1000000",
+        // The SHA-256 of the issuing certificate in hexadecimal; unknown of what is older than this.
+        "ALTER TABLE certificate ADD COLUMN issuer TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX certificate_by_subject ON certificate (subject)",
+        "CREATE INDEX token_by_end ON token (expires_at)",
+        // What all replicas have in common: one row.
+        "CREATE TABLE authority (
+            id BIGINT NOT NULL PRIMARY KEY,
+            root BLOB NOT NULL,
+            settings TEXT NOT NULL
+        )",
+        "CREATE TABLE issuer (
+            fingerprint TEXT NOT NULL PRIMARY KEY,
+            certificate BLOB NOT NULL,
+            added_at BIGINT NOT NULL
+        )",
+        "CREATE TABLE joining (
+            id TEXT NOT NULL PRIMARY KEY,
+            request BLOB NOT NULL,
+            asked_at BIGINT NOT NULL,
+            certificate BLOB
+        )",
+    ],
+];
+
+impl Store {
+    /// Brings the schema up to date. Of processes that start at once, one does it.
+    pub(super) async fn migrate(&self) -> Result<()> {
+        let failed = |e| Error::database("prepare", e);
+        // Of two processes that make the same table at the same time, PostgreSQL lets one fail.
+        let made_twice = |e: &sqlx::Error| matches!(state(e).as_deref(), Some("23505" | "42P07"));
+        retried_if(
+            |e| collided(e) || made_twice(e),
+            || async {
+                let mut transaction = self.begin().await.map_err(failed)?;
+                self.migrate_in(&mut transaction).await?;
+                transaction.commit().await.map_err(failed)
+            },
+        )
+        .await
+    }
+
+    async fn migrate_in(&self, transaction: &mut Transaction<'_, Any>) -> Result<()> {
+        let failed = |e| Error::database("prepare", e);
+        for statement in [
+            "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS schema_lock (id BIGINT NOT NULL PRIMARY KEY, holders BIGINT NOT NULL)",
+            "INSERT INTO schema_lock (id, holders) VALUES (1, 0) ON CONFLICT (id) DO NOTHING",
+            // The lock: whoever changes this row first does the work, and the others find it done.
+            "UPDATE schema_lock SET holders = holders + 1 WHERE id = 1",
+        ] {
+            transaction.execute(statement).await.map_err(failed)?;
+        }
+        let version: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM schema_version")
+            .fetch_one(&mut **transaction)
+            .await
+            .map_err(failed)?;
+        let done = usize::try_from(version.unwrap_or(0)).unwrap_or(usize::MAX);
+        let Some(missing) = MIGRATIONS.get(done..) else {
+            return Err(Error::NewerDatabase { found: done, known: MIGRATIONS.len() });
+        };
+        for (step, statements) in missing.iter().enumerate() {
+            for statement in *statements {
+                let statement = match self.dialect {
+                    Dialect::Sqlite => (*statement).to_owned(),
+                    Dialect::Postgres => statement.replace(" BLOB", " BYTEA"),
+                };
+                transaction.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.map_err(failed)?;
+            }
+            sqlx::query("INSERT INTO schema_version (version) VALUES ($1)")
+                .bind((done + step + 1) as i64)
+                .execute(&mut **transaction)
+                .await
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! One suite for both databases.
+
+use std::time::{Duration, SystemTime};
+
+use enclasp_keystore::soft::SoftKey;
+use enclasp_keystore::{Algorithm, SignContext};
+use enclasp_pki::{Certificate, create_csr, create_root, hex, sha256};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::postgres::Postgres;
+use crate::{Filter, IssuedBy, Record};
+
+/// A database, empty at first.
+enum Database {
+    Sqlite(TempDir),
+    Postgres(Postgres),
+}
+
+impl Database {
+    /// One of each kind that is here.
+    fn each() -> Vec<Self> {
+        let mut databases = vec![Self::Sqlite(TempDir::new().unwrap())];
+        databases.extend(Postgres::start().map(Self::Postgres));
+        databases
+    }
+
+    fn location(&self) -> Location {
+        match self {
+            Self::Sqlite(folder) => Location::Sqlite(folder.path().join("a folder's %20 file?.db")),
+            Self::Postgres(postgres) => Location::Postgres(postgres.url().parse().unwrap()),
+        }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.location()).await.unwrap()
+    }
+}
+
+/// 2026-01-01, to the microsecond.
+fn new_year() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+}
+
+fn record(number: u64) -> Record {
+    Record {
+        serial: hex(&sha256(&number.to_be_bytes())[..16]),
+        issuer: "00ff".into(),
+        subject: format!("CN=device-{number}"),
+        subject_alt_names: vec!["dns:a.example".parse().unwrap(), "uri:spiffe://a/b".parse().unwrap()],
+        profile: if number.is_multiple_of(2) { "client" } else { "server" }.into(),
+        issued_by: IssuedBy::Token,
+        issued_at: new_year() + Duration::from_micros(number),
+        not_before: new_year(),
+        not_after: new_year() + Duration::from_secs(number),
+        der: vec![0, 1, 2, 255],
+    }
+}
+
+fn token(id: &str, expires: SystemTime) -> TokenRecord {
+    TokenRecord {
+        id: id.into(),
+        secret_hash: vec![0; 32],
+        common_name: "device".into(),
+        subject_alt_names: vec!["dns:device.example".parse().unwrap()],
+        profile: "client".into(),
+        expires,
+    }
+}
+
+fn key() -> SoftKey {
+    SoftKey::generate("soft:name=test".parse().unwrap(), Algorithm::P256).unwrap()
+}
+
+fn root(name: &str) -> Certificate {
+    let subject = format!("CN={name}").parse().unwrap();
+    create_root(&key(), &subject, Duration::from_secs(86_400), SystemTime::now(), &SignContext::new("a test"))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_that_start_at_once_one_makes_the_schema() {
+    for database in Database::each() {
+        let mut openings = JoinSet::new();
+        for _ in 0..8 {
+            let location = database.location();
+            openings.spawn(async move { Store::open(&location).await });
+        }
+        let stores: Vec<_> = openings.join_all().await.into_iter().map(Result::unwrap).collect();
+        let versions: Vec<i64> = sqlx::query_scalar("SELECT version FROM schema_version ORDER BY version")
+            .fetch_all(&stores[0].read)
+            .await
+            .unwrap();
+        assert_eq!(versions, [1, 2]);
+        for store in &stores {
+            assert!(store.is_unused().await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    for database in Database::each() {
+        let store = database.open().await;
+        store.write.execute("INSERT INTO schema_version (version) VALUES (1000)").await.unwrap();
+        let error = Store::open(&database.location()).await.unwrap_err();
+        assert!(matches!(error, Error::NewerDatabase { found: 1000, .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_read_back() {
+    for database in Database::each() {
+        let store = database.open().await;
+        let (first, second) = (record(1), record(2));
+        store.add_certificate(&first).await.unwrap();
+        store.add_token(&token("t", new_year()), SystemTime::now()).await.unwrap();
+        assert!(matches!(store.spend("t", &second).await.unwrap(), Spent::Now));
+        // Other handles see it, and so does the next process.
+        let other = database.open().await;
+        assert_eq!(other.certificate(&first.serial).await.unwrap().unwrap(), first);
+        let (found, certificate) = other.token("t").await.unwrap().unwrap();
+        assert_eq!(certificate.unwrap(), second);
+        assert_eq!(found.subject_alt_names, token("t", new_year()).subject_alt_names);
+        assert_eq!((found.expires, found.secret_hash), (new_year(), vec![0; 32]));
+        assert!(other.certificate("00").await.unwrap().is_none());
+        assert!(other.token("u").await.unwrap().is_none());
+        // A serial number is never used twice.
+        assert!(store.add_certificate(&first).await.is_err());
+        assert!(matches!(
+            store.spend("u", &record(3)).await.unwrap_err(),
+            Error::Record { reason } if reason.contains("vanished")
+        ));
+        assert!(store.certificate(&record(3).serial).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_token_is_spent_once_by_whichever_process() {
+    for database in Database::each() {
+        spend_in_a_race(&database).await;
+    }
+}
+
+/// The isolation that some databases have always: transactions that collide are undone, and run
+/// again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn transactions_that_collide_are_run_again() {
+    let Some(postgres) = Postgres::start() else { return };
+    postgres.sql("ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'");
+    let database = Database::Postgres(postgres);
+    spend_in_a_race(&database).await;
+    let Database::Postgres(postgres) = &database else { unreachable!() };
+    let undone = postgres.sql("SELECT xact_rollback FROM pg_stat_database WHERE datname = 'postgres'");
+    assert!(undone.parse::<u64>().unwrap() > 0, "nothing collided");
+}
+
+async fn spend_in_a_race(database: &Database) {
+    let stores = [database.open().await, database.open().await, database.open().await];
+    for id in 0..5 {
+        stores[0].add_token(&token(&format!("t{id}"), new_year()), SystemTime::now()).await.unwrap();
+    }
+    let mut races = JoinSet::new();
+    for number in 0..60 {
+        let store = stores[number % 3].clone();
+        races.spawn(async move {
+            let offered = record(number as u64);
+            let id = format!("t{}", number % 5);
+            let got = match store.spend(&id, &offered).await.unwrap() {
+                Spent::Now => (true, offered),
+                Spent::Before(before) => (false, *before),
+            };
+            (id, got)
+        });
+    }
+    let outcomes = races.join_all().await;
+    let recorded = stores[0].certificates(&Filter::default(), None, usize::MAX).await.unwrap();
+    assert_eq!(recorded.len(), 5);
+    for id in 0..5 {
+        let id = format!("t{id}");
+        let of_token: Vec<_> =
+            outcomes.iter().filter(|(token, _)| *token == id).map(|(_, got)| got).collect();
+        assert_eq!(of_token.iter().filter(|(now, _)| *now).count(), 1);
+        assert!(of_token.iter().all(|(_, record)| *record == of_token[0].1));
+        assert!(recorded.contains(&of_token[0].1));
+    }
+}
+
+#[tokio::test]
+async fn lists_are_in_the_order_of_issuance_and_come_in_pages() {
+    for database in Database::each() {
+        let store = database.open().await;
+        let mut transaction = store.begin().await.unwrap();
+        for number in (0..1100).rev() {
+            Store::insert(&mut transaction, &record(number)).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        let all = store.certificates(&Filter::default(), None, usize::MAX).await.unwrap();
+        assert!(
+            all.iter()
+                .map(|record| &record.subject)
+                .eq(&(0..1100).map(|n| format!("CN=device-{n}")).collect::<Vec<_>>())
+        );
+        let servers = Filter { profile: Some("server".into()), ..Filter::default() };
+        let page = store.certificates(&servers, Some(&all[1000]), 3).await.unwrap();
+        assert_eq!(page, [record(1001), record(1003), record(1005)]);
+        let one = Filter { text: Some("DEVICE-1099".into()), ..Filter::default() };
+        assert_eq!(store.certificates(&one, None, 10).await.unwrap(), [record(1099)]);
+        assert_eq!(store.certificates(&Filter::default(), Some(&all[1099]), 10).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn old_tokens_are_forgotten_and_their_certificates_are_not() {
+    for database in Database::each() {
+        let store = database.open().await;
+        let later = new_year() + Duration::from_secs(1);
+        store.add_token(&token("old", new_year()), new_year()).await.unwrap();
+        store.add_token(&token("new", later), new_year()).await.unwrap();
+        assert!(matches!(store.spend("old", &record(1)).await.unwrap(), Spent::Now));
+        assert_eq!(store.purge_tokens(later).await.unwrap(), 1);
+        assert!(store.token("old").await.unwrap().is_none());
+        assert!(store.token("new").await.unwrap().is_some());
+        assert!(store.certificate(&record(1).serial).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_admitted_once() {
+    for database in Database::each() {
+        let store = database.open().await;
+        assert_eq!(store.shared().await.unwrap(), None);
+        let shared = Shared { root: root("Root"), settings: "name = \"Acme\"".into() };
+        store.add_certificate(&Record { issuer: String::new(), ..record(1) }).await.unwrap();
+        let first = root("First");
+        store.found(&shared, &first, new_year()).await.unwrap();
+        let other = Shared { root: root("Other"), settings: String::new() };
+        store.found(&other, &first, new_year()).await.unwrap();
+        assert_eq!(store.shared().await.unwrap().unwrap(), shared);
+        let known = store.certificate(&record(1).serial).await.unwrap().unwrap();
+        assert_eq!(known.issuer, first.fingerprint_hex());
+
+        let request = create_csr(&key(), &"CN=x".parse().unwrap(), &[], &SignContext::new("a test")).unwrap();
+        for _ in 0..2 {
+            store.ask_to_join("a", &request, new_year()).await.unwrap();
+        }
+        store.ask_to_join("b", &request, new_year()).await.unwrap();
+        assert_eq!(store.waiting_to_join().await.unwrap().len(), 2);
+        let (second, third) = (root("Second"), root("Third"));
+        let later = new_year() + Duration::from_secs(1);
+        assert!(store.admit("a", &second, later).await.unwrap());
+        assert!(!store.admit("a", &third, later).await.unwrap());
+        assert!(!store.admit("c", &third, later).await.unwrap());
+        assert!(store.turn_away("b").await.unwrap());
+        assert!(!store.turn_away("a").await.unwrap());
+        assert_eq!(store.joining("a").await.unwrap().unwrap().certificate.unwrap(), second);
+        assert!(store.joining("b").await.unwrap().is_none());
+        assert_eq!(store.issuers().await.unwrap(), [first, second]);
+    }
+}
+
+#[tokio::test]
+async fn records_of_the_first_version_are_kept() {
+    let folder = TempDir::new().unwrap();
+    let location = Location::Sqlite(folder.path().join("db"));
+    let store = Store::open(&location).await.unwrap();
+    // As the first version left it.
+    let old = "DELETE FROM schema_version WHERE version > 1; DROP TABLE authority; DROP TABLE issuer;
+        DROP TABLE joining; DROP INDEX certificate_by_subject; DROP INDEX token_by_end;
+        ALTER TABLE certificate DROP COLUMN issuer; DROP TABLE schema_lock;
+        INSERT INTO certificate VALUES ('01', 'CN=a', '[]', 'client', 'hand', 1767225600, 1767225600, 1767225601, x'00')";
+    store.write.execute(sqlx::raw_sql(old)).await.unwrap();
+    store.close().await;
+    let store = Store::open(&location).await.unwrap();
+    let known = store.certificate("01").await.unwrap().unwrap();
+    assert_eq!((known.issued_at, known.not_before, known.issuer.as_str()), (new_year(), new_year(), ""));
+}
+
+#[tokio::test]
+async fn records_move_whole_and_the_old_database_takes_no_more() {
+    let [old @ Database::Sqlite(_), new] = &Database::each()[..] else { return };
+    let (old, new) = (old.open().await, new.open().await);
+    let shared = Shared { root: root("Root"), settings: "name = \"Acme\"".into() };
+    old.found(&shared, &root("First"), new_year()).await.unwrap();
+    let mut transaction = old.begin().await.unwrap();
+    for number in 0..1001 {
+        Store::insert(&mut transaction, &record(number)).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    for id in ["spent", "unspent", "late"] {
+        old.add_token(&token(id, new_year()), new_year()).await.unwrap();
+    }
+    old.spend("spent", &record(2000)).await.unwrap();
+    assert!(new.is_unused().await.unwrap() && !old.is_unused().await.unwrap());
+
+    old.fence().await.unwrap();
+    for refused in [
+        old.add_certificate(&record(3000)).await.unwrap_err(),
+        old.spend("late", &record(3000)).await.unwrap_err(),
+        old.add_token(&token("later", new_year()), new_year()).await.unwrap_err(),
+        old.purge_tokens(SystemTime::now()).await.unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("moved to another database"), "{refused}");
+    }
+    // However often it is begun.
+    for _ in 0..2 {
+        old.fence().await.unwrap();
+        assert_eq!(old.copy_to(&new).await.unwrap(), 1002);
+    }
+    let all =
+        |store: Store| async move { store.certificates(&Filter::default(), None, usize::MAX).await.unwrap() };
+    assert_eq!(all(new.clone()).await, all(old.clone()).await);
+    assert_eq!(new.shared().await.unwrap().unwrap(), shared);
+    assert_eq!(new.issuers().await.unwrap(), old.issuers().await.unwrap());
+    assert_eq!(new.token("spent").await.unwrap().unwrap().1.unwrap(), record(2000));
+    assert!(matches!(new.spend("spent", &record(3000)).await.unwrap(), Spent::Before(_)));
+    assert!(matches!(new.spend("unspent", &record(3000)).await.unwrap(), Spent::Now));
+}

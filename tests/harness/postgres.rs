@@ -1,0 +1,144 @@
+//! A PostgreSQL server of a test's own, on a Unix socket in a temporary folder.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tempfile::TempDir;
+
+/// How long it may take to start: machines are slow at times.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `nobody` and `nogroup`: PostgreSQL refuses to run as root.
+const UNPRIVILEGED: u32 = 65534;
+
+/// Removed, data and all, with this value.
+pub(crate) struct Postgres {
+    server: Option<Child>,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// Starts one. Without PostgreSQL, skips loudly on a person's machine, and fails where `CI` is set.
+    pub(crate) fn start() -> Option<Self> {
+        if programs().is_none() {
+            assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing");
+            // Not eprintln!, whose output the test runner keeps for itself.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: PostgreSQL is missing; see `sh tests/run.sh`");
+            return None;
+        }
+        // The path of a Unix socket has at most 107 bytes.
+        let folder = tempfile::Builder::new().prefix("enclasp-pg-").tempdir_in("/tmp").expect("a folder");
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
+        }
+        let mut postgres = Self { server: None, folder };
+        let made = postgres
+            .program("initdb")
+            .args(["--username=enclasp", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"])
+            .arg(postgres.data())
+            .output()
+            .expect("initdb runs");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        postgres.resume();
+        Some(postgres)
+    }
+
+    /// The URL of its database.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://enclasp@localhost/postgres?host={}", self.folder.path().display())
+    }
+
+    /// Runs statements, which have to succeed, and returns what they print.
+    pub(crate) fn sql(&self, statements: &str) -> String {
+        let done = self
+            .client("psql")
+            .args([
+                "--no-psqlrc",
+                "--tuples-only",
+                "--no-align",
+                "--set=ON_ERROR_STOP=1",
+                "--command",
+                statements,
+            ])
+            .arg("postgres")
+            .output()
+            .expect("psql runs");
+        assert!(done.status.success(), "{statements}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+
+    /// Ends it as a crash would: nothing is finished, and every connection breaks.
+    pub(crate) fn crash(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            // Its "immediate shutdown" ends the children, too, which a SIGKILL would leave behind.
+            let _ = kill_process(Pid::from_child(&server), Signal::QUIT);
+            let _ = server.wait();
+        }
+    }
+
+    /// Starts it again.
+    pub(crate) fn resume(&mut self) {
+        let log = fs::File::create(self.folder.path().join("log")).expect("a log");
+        let server = self
+            .program("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .arg("-k")
+            .arg(self.folder.path())
+            // What a crash of the machine would lose is not tested here.
+            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("postgres runs");
+        self.server = Some(server);
+        let until = Instant::now() + PATIENCE;
+        let ready = |postgres: &Self| {
+            let asked = postgres.client("pg_isready").stdout(Stdio::null()).status();
+            asked.is_ok_and(|status| status.success())
+        };
+        while !ready(self) {
+            let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < until, "PostgreSQL does not start:\n{}", log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn client(&self, name: &str) -> Command {
+        let mut command = self.program(name);
+        command.arg("--username=enclasp").arg("--host").arg(self.folder.path());
+        command
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(programs().expect("it is here").join(name));
+        command.env_clear().current_dir(self.folder.path()).stdin(Stdio::null());
+        if geteuid().is_root() {
+            command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
+        }
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.crash();
+    }
+}
+
+/// Debian keeps the server's programs by version, outside of the search path.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let folders = versions.flatten().map(|version| version.path().join("bin"));
+    folders.filter(|folder| folder.join("postgres").is_file()).max()
+}
