@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod bare;
+pub mod chart;
 pub mod hardware;
+pub mod load;
 pub mod measure;
 #[path = "../../tests/harness/ports.rs"]
 mod ports;
 pub mod process;
+pub mod proxies;
 pub mod report;
 pub mod ssh_agent;
 pub mod tls;

@@ -180,16 +180,21 @@ fn own_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The CPU time of the threads that another process has, in nanoseconds and exact while they
-/// sleep (`/proc/PID/stat` counts in hundredths of a second).
-fn cpu_time_of(pid: u32) -> Duration {
+/// The CPU time that another process has taken. The sum over its threads is exact while they sleep and
+/// misses those that have ended; `/proc/PID/stat` misses none and counts in hundredths of a second.
+pub fn cpu_time_of(pid: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process is gone");
     let of_task = |task: std::io::Result<fs::DirEntry>| {
         // A thread may end meanwhile.
         let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse::<u64>().ok()
     };
-    Duration::from_nanos(tasks.filter_map(of_task).sum())
+    let living = Duration::from_nanos(tasks.filter_map(of_task).sum());
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, which comes before, may hold anything.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    living.max(Duration::from_millis(10 * ticks))
 }
 
 /// In microseconds.

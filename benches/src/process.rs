@@ -9,6 +9,8 @@ use enclasp_keystore::agent::AgentKeystore;
 use tempfile::TempDir;
 
 use crate::bare::{self, BARE};
+use crate::load::{self, ECHO};
+use crate::proxies::{self, PLAIN};
 
 const AGENT: &str = "play-agent";
 
@@ -34,6 +36,8 @@ pub fn played_a_role() -> bool {
         [BARE, request, response, algorithm] => {
             bare::play(request, response, algorithm).expect("the bare process failed");
         }
+        [ECHO] => load::play_echo().expect("the service failed"),
+        [PLAIN, ref arguments @ ..] => proxies::play_plain(arguments).expect("the plain proxy failed"),
         _ => return false,
     }
     true

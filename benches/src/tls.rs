@@ -54,6 +54,19 @@ impl Authority {
         self.issue(&Profile::server(), "dns:*.acme.internal", spki)
     }
 
+    /// A certificate for a key of a server on this machine.
+    ///
+    /// # Errors
+    /// What the making of the certificate says.
+    pub fn local_server(&self, spki: &[u8]) -> Outcome<CertificateDer<'static>> {
+        self.issue(&Profile::server(), "ip:127.0.0.1", spki)
+    }
+
+    /// Its own certificate.
+    pub fn root(&self) -> &CertificateDer<'static> {
+        self.root.der()
+    }
+
     /// A client's key with a certificate.
     ///
     /// # Errors
@@ -109,7 +122,7 @@ impl Ends {
         version: Version,
     ) -> Outcome<Self> {
         let options = Options { versions: version..=version, ..Options::default() };
-        let roots = vec![authority.root.der().clone()];
+        let roots = vec![authority.root().clone()];
         let clients = Clients {
             roots: roots.clone(),
             certificate_demanded: true,
@@ -162,7 +175,7 @@ impl Bare {
             Version::Tls12 => &[&rustls::version::TLS12],
         };
         let mut roots = RootCertStore::empty();
-        roots.add(authority.root.der().clone())?;
+        roots.add(authority.root().clone())?;
         let roots = Arc::new(roots);
         let for_rustls = |(leaf, pkcs8): Pair<'_>| {
             (vec![leaf.clone()], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pkcs8.to_vec())))
