@@ -111,22 +111,43 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let recorder = self.recorder(address);
-        let connection = self.connection(server_name, &recorder)?;
-        let credential = self.credential.as_ref();
-        let mut connection = complete(connection, &mut stream, &recorder, credential, &self.options)
-            .await
-            .map_err(|error| self.demanded(error, &recorder.record()))?;
-        if let Err(error) = self.check_validity(server_name, &connection, &recorder) {
-            close(&mut connection, &mut stream).await;
-            return Err(error);
-        }
-        let evidence = self.evidence(server_name, &connection, &recorder);
+        let (connection, evidence) = self.handshake(&mut stream, server_name, address).await?;
         let stream = TlsConnector::from(self.handover.clone())
             .connect_with(server_name.clone(), stream, |unused| *unused = connection)
             .await
-            .map_err(|e| Error::of_io(recorder.whom(), DURING, e, &Record::default()))?;
+            .map_err(|e| {
+                let whom = Whom { peer: address, role: Role::Server };
+                Error::of_io(whom, DURING, e, &Record::default())
+            })?;
         Ok((stream, evidence))
+    }
+
+    /// The same for a caller that moves the bytes itself: the connection after its handshake, which
+    /// may hold data of the server's already.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn handshake<S>(
+        &self,
+        stream: &mut S,
+        server_name: &ServerName<'static>,
+        address: &str,
+    ) -> Result<(ClientConnection, Evidence)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let recorder = self.recorder(address);
+        let connection = self.connection(server_name, &recorder)?;
+        let credential = self.credential.as_ref();
+        let mut connection = complete(connection, stream, &recorder, credential, &self.options)
+            .await
+            .map_err(|error| self.demanded(error, &recorder.record()))?;
+        if let Err(error) = self.check_validity(server_name, &connection, &recorder) {
+            close(&mut connection, stream).await;
+            return Err(error);
+        }
+        let evidence = self.evidence(server_name, &connection, &recorder);
+        Ok((connection, evidence))
     }
 
     /// The same over a blocking stream. The handshake takes as long as the stream's own timeouts
@@ -190,10 +211,12 @@ impl Client {
         }
         let sign = poll_fn(|cx| {
             let polled = Pin::new(&mut *stream).poll_fill_buf(cx).map_ok(<[u8]>::is_empty);
+            let accepted = stream.get_ref().1.tls13_tickets_received() > 0;
             match polled {
-                Poll::Ready(Ok(true)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                // The end may come with the ticket.
+                Poll::Ready(Ok(true)) if !accepted => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(result) => Poll::Ready(result.map(drop)),
-                Poll::Pending if stream.get_ref().1.tls13_tickets_received() > 0 => Poll::Ready(Ok(())),
+                Poll::Pending if accepted => Poll::Ready(Ok(())),
                 Poll::Pending => Poll::Pending,
             }
         });

@@ -41,5 +41,6 @@ pub use error::{Error, Result};
 pub use evidence::{
     CertificateSummary, ClientCertificate, Evidence, Handshake, Party, Role, SignatureEvidence,
 };
+pub use handshake::close;
 pub use options::{Options, Version, server_name};
 pub use server::{Clients, Server, ServerStream};

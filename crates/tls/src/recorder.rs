@@ -94,6 +94,11 @@ impl Recorder {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether our key has signed.
+    pub(crate) fn has_signed(&self) -> bool {
+        self.record().signatures.iter().any(|signature| signature.key.is_some())
+    }
+
     pub(crate) fn fail(&self, error: Error) {
         self.record().failure.get_or_insert(error);
     }

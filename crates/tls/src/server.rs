@@ -10,6 +10,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
+use crate::error::Whom;
 use crate::evidence::{Evidence, Role};
 use crate::handshake::{DURING, close, complete, sign_timeout};
 use crate::options::{provider, trust};
@@ -95,25 +96,41 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let (connection, evidence) = self.handshake(&mut stream, address).await?;
+        let stream = TlsAcceptor::from(self.config.clone())
+            .accept_with(stream, |unused| *unused = connection)
+            .await
+            .map_err(|e| {
+                let whom = Whom { peer: address, role: Role::Client };
+                Error::of_io(whom, DURING, e, &Record::default())
+            })?;
+        Ok((stream, evidence))
+    }
+
+    /// The same for a caller that moves the bytes itself: the connection after its handshake, which
+    /// may hold data of the client's already.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub async fn handshake<S>(&self, stream: &mut S, address: &str) -> Result<(ServerConnection, Evidence)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let reason = format!("TLS server authentication as {}", self.credential.leaf().name());
         let credential = Some(&self.credential);
         let recorder = Recorder::new(address, Role::Client, reason, sign_timeout(credential, &self.options));
         let connection = ServerConnection::new(self.config.clone())
             .map_err(|e| Error::of_tls(recorder.whom(), DURING, e, &Record::default()))?;
-        let mut connection = complete(connection, &mut stream, &recorder, credential, &self.options).await?;
+        let mut connection = complete(connection, stream, &recorder, credential, &self.options).await?;
         let leaf = connection.peer_certificates().and_then(|chain| chain.first());
         if let Some(Err(refusal)) = leaf.map(|leaf| self.admit(leaf, SystemTime::now(), address)) {
-            close(&mut connection, &mut stream).await;
+            close(&mut connection, stream).await;
             return Err(refusal);
         }
         let sni = connection.server_name().map(str::to_owned);
         let evidence =
             Evidence::new(Role::Server, address, &connection, sni, credential, &mut recorder.record());
-        let stream = TlsAcceptor::from(self.config.clone())
-            .accept_with(stream, |unused| *unused = connection)
-            .await
-            .map_err(|e| Error::of_io(recorder.whom(), DURING, e, &Record::default()))?;
-        Ok((stream, evidence))
+        Ok((connection, evidence))
     }
 
     /// Decides about a client whose certificate verified now or when its session began.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::current::{Current, Replacer};
 use crate::endpoint::Stream;
-use crate::relay::{refusal, relay};
+use crate::relay::{Relay, refusal};
 use crate::serve::Front;
 use crate::{Endpoint, Error, Limits, Observer, Result};
 
@@ -93,7 +93,7 @@ impl ClientTunnel {
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let tunnel = self.tunnel;
-        let carry = |stream, peer: String| {
+        let carry = move |stream, peer: String| {
             let tunnel = tunnel.clone();
             async move {
                 if let Err(error) = tunnel.carry(stream).await {
@@ -107,18 +107,26 @@ impl ClientTunnel {
 
 impl Tunnel {
     async fn carry(&self, plain: Stream) -> Result<()> {
+        // What it takes to begin is boxed, since an open connection needs far less.
+        let relay = Box::pin(self.establish(plain)).await?;
+        relay.run().await;
+        Ok(())
+    }
+
+    async fn establish(&self, plain: Stream) -> Result<Relay> {
         let started = Instant::now();
         let connected = {
             let _turn = self.handshakes.acquire().await;
-            let stream = self.target.connect(self.limits.connect_timeout).await?;
-            self.tls.get().connect(stream, &self.server_name, &self.target.to_string()).await
+            let mut stream = self.target.connect(self.limits.connect_timeout).await?;
+            let target = self.target.to_string();
+            let done = self.tls.get().handshake(&mut stream, &self.server_name, &target).await;
+            done.map(|(tls, evidence)| (tls, stream, evidence))
         };
-        let (tls, evidence) = connected?;
+        let (tls, stream, evidence) = connected?;
         if let Some(observer) = &self.observer {
             observer(&evidence);
         }
-        relay(tls, plain, &evidence, started).await;
-        Ok(())
+        Ok(Relay::new(tls, stream, plain, evidence, started))
     }
 }
 

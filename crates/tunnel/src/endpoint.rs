@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::sockopt::set_tcp_nodelay;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
@@ -69,14 +70,12 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {
 }
 
 impl Io for TcpStream {
-    /// Looks, as a socket may be reported ready when it is not.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(drop)
+        self.poll_read_ready(cx)
     }
 }
 
 impl Io for UnixStream {
-    /// Tokio cannot look here; who connects is a user of this machine.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
@@ -122,22 +121,42 @@ impl Endpoint {
                 }
                 bound => bound,
             }
-            .map(Listener::Tcp),
-            Self::Tcp { host, port } => TcpListener::bind((host.as_str(), *port)).await.map(Listener::Tcp),
+            .and_then(Listener::tcp),
+            Self::Tcp { host, port } => {
+                TcpListener::bind((host.as_str(), *port)).await.and_then(Listener::tcp)
+            }
             Self::Unix(path) => SocketFile::listen(path).await,
         };
         listening.map_err(|source| Error::Listen { endpoint: self.clone(), source })
     }
 }
 
-/// Something that accepts connections.
+/// Something that is listened on, and known to no runtime yet.
 #[derive(Debug)]
 pub(crate) enum Listener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// The same in a runtime.
+pub(crate) enum Acceptor {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix { listener: UnixListener, _file: SocketFile },
+}
+
+/// A connection that may go to any runtime.
+pub(crate) enum Accepted {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream),
 }
 
 impl Listener {
+    fn tcp(listener: TcpListener) -> io::Result<Self> {
+        // The connections inherit it.
+        set_tcp_nodelay(&listener, true)?;
+        listener.into_std().map(Self::Tcp)
+    }
+
     /// Where it listens, with the port that was found free.
     pub(crate) fn endpoint(&self) -> io::Result<Endpoint> {
         Ok(match self {
@@ -149,21 +168,42 @@ impl Listener {
         })
     }
 
-    /// The next connection, and what to call its other end.
-    pub(crate) async fn accept(&self) -> io::Result<(Stream, String)> {
-        match self {
+    /// Accepts in the runtime that this is called in.
+    pub(crate) fn into_acceptor(self) -> io::Result<Acceptor> {
+        Ok(match self {
+            Self::Tcp(listener) => Acceptor::Tcp(TcpListener::from_std(listener)?),
+            Self::Unix(listener, file) => {
+                Acceptor::Unix { listener: UnixListener::from_std(listener)?, _file: file }
+            }
+        })
+    }
+}
+
+impl Acceptor {
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
             Self::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok((Box::new(stream), from.to_string()))
+                Accepted::Tcp(stream.into_std()?, from)
             }
-            Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
+            Self::Unix { listener, .. } => Accepted::Unix(listener.accept().await?.0.into_std()?),
+        })
+    }
+}
+
+impl Accepted {
+    /// A stream of the runtime that this is called in, and what to call its other end.
+    pub(crate) fn into_stream(self) -> io::Result<(Stream, String)> {
+        Ok(match self {
+            Self::Tcp(stream, from) => (Box::new(TcpStream::from_std(stream)?), from.to_string()),
+            Self::Unix(stream) => {
+                let stream = UnixStream::from_std(stream)?;
                 let peer = stream.peer_cred()?;
                 let pid = peer.pid().map(|pid| format!(" pid {pid}")).unwrap_or_default();
-                Ok((Box::new(stream), format!("uid {}{pid}", peer.uid())))
+                (Box::new(stream), format!("uid {}{pid}", peer.uid()))
             }
-        }
+        })
     }
 }
 
@@ -198,7 +238,7 @@ impl SocketFile {
             .and_then(|()| std::fs::metadata(&unnamed))
             .and_then(|metadata| std::fs::rename(&unnamed, path).map(|()| metadata.ino()));
         match named {
-            Ok(inode) => Ok(Listener::Unix(listener, Self { path: path.to_owned(), inode })),
+            Ok(inode) => Ok(Listener::Unix(listener.into_std()?, Self { path: path.to_owned(), inode })),
             Err(e) => {
                 // The first error is the one to tell.
                 let _ = std::fs::remove_file(&unnamed);

@@ -8,7 +8,7 @@ use crate::Endpoint;
 /// The result of setting up a tunnel.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong. Only the first three come from [`bind`](crate::ServerTunnel::bind); the others
+/// What went wrong. Only the first four come from [`bind`](crate::ServerTunnel::bind); the others
 /// are about one connection, and end in the log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +18,8 @@ pub enum Error {
     Endpoint { text: String, reason: String },
     #[error("cannot listen on {endpoint}: {source}")]
     Listen { endpoint: Endpoint, source: io::Error },
+    #[error("cannot start {count} threads: {source}")]
+    Threads { count: usize, source: io::Error },
     #[error(transparent)]
     Tls(#[from] enclasp_tls::Error),
     #[error("{peer} said nothing for {after:?}")]
@@ -41,7 +43,7 @@ impl Error {
                 _ => None,
             },
             Self::Tls(source) => source.hint(),
-            Self::Silence { .. } => None,
+            Self::Threads { .. } | Self::Silence { .. } => None,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Some("is the target running?".into()),
         }
     }

@@ -13,8 +13,10 @@ mod error;
 mod relay;
 mod serve;
 mod server;
+mod workers;
 
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use enclasp_tls::Evidence;
@@ -39,10 +41,12 @@ pub struct Limits {
     pub silence_timeout: Duration,
     /// How long open connections may go on after the tunnel was told to stop.
     pub drain_timeout: Duration,
+    /// How many threads serve connections; one at least.
+    pub threads: usize,
 }
 
 impl Default for Limits {
-    /// 10 s to connect, 4096 connections, 256 handshakes, 5 s of silence, 30 s to drain.
+    /// 10 s to connect, 4096 connections, 256 handshakes, 5 s of silence, 30 s to drain, a thread for each core.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
@@ -50,6 +54,7 @@ impl Default for Limits {
             max_handshakes: 256,
             silence_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
+            threads: available_parallelism().map_or(1, usize::from),
         }
     }
 }

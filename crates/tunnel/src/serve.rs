@@ -1,16 +1,16 @@
 //! Accepting connections, within bounds, until told to stop.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::endpoint::{Listener, Stream};
+use crate::endpoint::{Accepted, Listener, Stream};
+use crate::workers::{Gone, Workers};
 use crate::{Endpoint, Error, Limits, Result};
 
 /// How long to wait after `accept` failed for want of something (file descriptors, memory): from
@@ -23,13 +23,17 @@ pub(crate) struct Front {
     listener: Listener,
     bound: Endpoint,
     limits: Limits,
+    workers: Workers,
+    gone: Gone,
 }
 
 impl Front {
     pub(crate) async fn bind(listen: Endpoint, limits: Limits) -> Result<Self> {
         let listener = listen.listen().await?;
         let bound = listener.endpoint().map_err(|source| Error::Listen { endpoint: listen, source })?;
-        Ok(Self { listener, bound, limits })
+        let (workers, gone) = Workers::start(limits.threads)
+            .map_err(|source| Error::Threads { count: limits.threads, source })?;
+        Ok(Self { listener, bound, limits, workers, gone })
     }
 
     pub(crate) fn bound_addr(&self) -> &Endpoint {
@@ -40,61 +44,76 @@ impl Front {
     /// completes; then lets what is open go on for the drain timeout.
     pub(crate) async fn run<C, F>(self, shutdown: impl Future<Output = ()>, carry: C)
     where
-        C: Fn(Stream, String) -> F,
+        C: Fn(Stream, String) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { listener, limits, .. } = self;
-        let mut connections = JoinSet::new();
-        accept(&listener, &limits, shutdown, carry, &mut connections).await;
-        // From here on a successor can listen there.
-        drop(listener);
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if timeout(limits.drain_timeout, drained).await.is_err() {
-            tracing::warn!(connections = connections.len(), "ending connections that are still open");
-            connections.shutdown().await;
+        let Self { listener, limits, workers, gone, .. } = self;
+        let most = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+        let slots = Arc::new(Semaphore::new(most as usize));
+        let (stop, stopped) = oneshot::channel();
+        let (closing, closed) = oneshot::channel::<Infallible>();
+        workers.spawn_on_first({
+            let (slots, workers) = (slots.clone(), workers.clone());
+            async move {
+                accept(listener, &slots, stopped, |accepted, slot| {
+                    let carry = carry.clone();
+                    workers.spawn(async move {
+                        let _slot = slot;
+                        match accepted.into_stream() {
+                            Ok((stream, peer)) => carry(stream, peer).await,
+                            Err(error) => tracing::warn!(%error, "lost a connection that was accepted"),
+                        }
+                    });
+                })
+                .await;
+                drop(closing);
+            }
+        });
+        shutdown.await;
+        drop(stop);
+        // From then on a successor can listen there.
+        let _ = closed.await;
+        if timeout(limits.drain_timeout, slots.acquire_many(most)).await.is_err() {
+            let connections = most as usize - slots.available_permits();
+            tracing::warn!(connections, "ending connections that are still open");
         }
+        drop(workers);
+        gone.wait().await;
     }
 }
 
-async fn accept<C, F>(
-    listener: &Listener,
-    limits: &Limits,
-    shutdown: impl Future<Output = ()>,
-    carry: C,
-    connections: &mut JoinSet<()>,
-) where
-    C: Fn(Stream, String) -> F,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let mut shutdown = pin!(shutdown);
+async fn accept(
+    listener: Listener,
+    slots: &Arc<Semaphore>,
+    mut stopped: oneshot::Receiver<Infallible>,
+    take: impl Fn(Accepted, OwnedSemaphorePermit),
+) {
+    let acceptor = match listener.into_acceptor() {
+        Ok(acceptor) => acceptor,
+        Err(error) => return tracing::error!(%error, "cannot accept connections"),
+    };
     let mut backoff = BACKOFF.0;
     loop {
         let next = async {
             // The semaphore is never closed.
-            let slot = slots.clone().acquire_owned().await.ok();
-            (slot, listener.accept().await)
+            let slot = slots.clone().acquire_owned().await.ok()?;
+            Some((slot, acceptor.accept().await))
         };
         let (slot, accepted) = tokio::select! {
-            next = next => next,
-            Some(_) = connections.join_next() => continue,
-            () = &mut shutdown => return,
+            Some(next) = next => next,
+            _ = &mut stopped => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok(accepted) => {
                 backoff = BACKOFF.0;
-                let carried = carry(stream, peer);
-                connections.spawn(async move {
-                    let _slot = slot;
-                    carried.await;
-                });
+                take(accepted, slot);
             }
             Err(e) if of_one_connection(&e) => {}
             Err(e) => {
                 tracing::warn!(error = %e, "cannot accept connections");
                 tokio::select! {
                     () = sleep(backoff) => backoff = (backoff * 2).min(BACKOFF.1),
-                    () = &mut shutdown => return,
+                    _ = &mut stopped => return,
                 }
             }
         }

@@ -5,15 +5,14 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::Instant;
 
-use enclasp_tls::{Access, Clients, Credential, Options, Server};
+use enclasp_tls::{Access, Clients, Credential, Options, Server, close};
 use rustls_pki_types::CertificateDer;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::current::{Current, Replacer};
 use crate::endpoint::Stream;
-use crate::relay::{refusal, relay};
+use crate::relay::{Relay, refusal};
 use crate::serve::Front;
 use crate::{Endpoint, Error, Limits, Observer, Result};
 
@@ -88,7 +87,7 @@ impl ServerTunnel {
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let tunnel = self.tunnel;
-        let carry = |stream, peer: String| {
+        let carry = move |stream, peer: String| {
             let tunnel = tunnel.clone();
             async move {
                 if let Err(error) = tunnel.carry(stream, &peer).await {
@@ -102,6 +101,13 @@ impl ServerTunnel {
 
 impl Tunnel {
     async fn carry(&self, stream: Stream, peer: &str) -> Result<()> {
+        // What it takes to begin is boxed, since an open connection needs far less.
+        let relay = Box::pin(self.establish(stream, peer)).await?;
+        relay.run().await;
+        Ok(())
+    }
+
+    async fn establish(&self, mut stream: Stream, peer: &str) -> Result<Relay> {
         let started = Instant::now();
         let after = self.limits.silence_timeout;
         // An error is for the handshake to meet.
@@ -110,21 +116,19 @@ impl Tunnel {
         }
         let accepted = {
             let _turn = self.handshakes.acquire().await;
-            self.tls.get().accept(stream, peer).await
+            self.tls.get().handshake(&mut stream, peer).await
         };
         let (mut tls, evidence) = accepted?;
         if let Some(observer) = &self.observer {
             observer(&evidence);
         }
         match self.target.connect(self.limits.connect_timeout).await {
-            Ok(plain) => relay(tls, plain, &evidence, started).await,
+            Ok(plain) => Ok(Relay::new(tls, stream, plain, evidence, started)),
             Err(error) => {
-                // The client may be gone, too.
-                let _ = tls.shutdown().await;
-                return Err(error);
+                close(&mut tls, &mut stream).await;
+                Err(error)
             }
         }
-        Ok(())
     }
 }
 

@@ -313,6 +313,13 @@ async fn a_new_credential_is_for_new_connections_and_disturbs_no_open_one() {
     let serial = new.leaf().serial().to_owned();
     replacer.replace(new).unwrap();
     drop(tls(&client, &at).await.unwrap());
+    // The client may be done before the server has shown what it saw.
+    let both = async {
+        while seen.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, both).await.unwrap();
     let serials = seen.lock().unwrap().clone();
     assert!(serials[0] != serial && serials[1] == serial, "{serials:?} and then {serial}");
 
