@@ -26,6 +26,7 @@ python3 python3 the commands that the demo leaves to go on with
 curl curl HTTP through the tunnels, and enrolment with curl
 gnutls-serv gnutls-bin GnuTLS as server
 gnutls-cli gnutls-bin GnuTLS as client
+certtool gnutls-bin files that GnuTLS made
 nginx nginx nginx as server
 java openjdk-17-jdk-headless Java as server and client
 javac openjdk-17-jdk-headless Java as server and client

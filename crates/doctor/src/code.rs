@@ -59,8 +59,81 @@ codes! {
     KEY_FAILED = "EN-KEY-0009", "the key failed in a way that has no name yet";
 }
 
+codes! {
+    /// Findings about files: what they are wrapped in, and how DER is written in them.
+    FILE:
+    FILE_UNKNOWN = "EN-FILE-0001", "the file is of no kind that is known";
+    FILE_OTHER_KIND = "EN-FILE-0002", "the file holds something else than was said";
+    FILE_TEXT = "EN-FILE-0003", "the PEM text is in another text encoding";
+    FILE_UNFRAMED = "EN-FILE-0004", "base64 or hexadecimal without a PEM frame";
+    FILE_BINARY_IN_FRAME = "EN-FILE-0005", "binary DER inside a PEM frame";
+    FILE_FRAMED_TWICE = "EN-FILE-0006", "PEM inside PEM or base64";
+    FILE_FRAME_BROKEN = "EN-FILE-0007", "the PEM frame is broken";
+    FILE_BASE64 = "EN-FILE-0008", "the base64 is damaged";
+    FILE_LABEL = "EN-FILE-0009", "the PEM label is that of something else";
+    FILE_CUT_SHORT = "EN-FILE-0010", "the file is cut short";
+    FILE_WRONG_LENGTH = "EN-FILE-0011", "a length does not add up";
+    FILE_TRAILING = "EN-FILE-0012", "bytes follow the end";
+    FILE_WRONG_ELEMENT = "EN-FILE-0013", "an element is of another type than is due";
+    FILE_MISSING_ELEMENT = "EN-FILE-0014", "an element is missing";
+    FILE_EXTRA_ELEMENT = "EN-FILE-0015", "there is an element too many";
+    FILE_LENGTH_FORM = "EN-FILE-0016", "a length is not in the form that DER has";
+    FILE_INTEGER = "EN-FILE-0017", "an INTEGER is not in the form that DER has";
+    FILE_BIT_STRING = "EN-FILE-0018", "a BIT STRING does not count its unused bits rightly";
+    FILE_VALUE = "EN-FILE-0019", "a BOOLEAN, NULL or OBJECT IDENTIFIER is not in the form that DER has";
+    FILE_DEFAULT = "EN-FILE-0020", "a default value is written out";
+    FILE_STRING = "EN-FILE-0021", "a string is of the wrong type, length or encoding";
+    FILE_TIME = "EN-FILE-0022", "a time is not in the form that X.509 has";
+    FILE_SET_ORDER = "EN-FILE-0023", "the members of a SET are not in order";
+}
+
+codes! {
+    /// Findings about public keys, wherever they are.
+    PUBLIC_KEY:
+    PUBLIC_KEY_HEADER = "EN-PUB-0001", "the header of the public key is missing";
+    PUBLIC_KEY_POINT = "EN-PUB-0002", "the point is not 04 ‖ X ‖ Y, or not on its curve";
+    PUBLIC_KEY_CURVE = "EN-PUB-0003", "the curve that is named is not that of the key";
+    PUBLIC_KEY_OTHER_ALGORITHM = "EN-PUB-0004", "the algorithm that is named is not that of the key";
+    PUBLIC_KEY_NESTED = "EN-PUB-0005", "the public key is wrapped twice";
+    PUBLIC_KEY_PARAMETERS = "EN-PUB-0006", "the parameters of the key's algorithm are wrong";
+    PUBLIC_KEY_MALFORMED = "EN-PUB-0007", "the public key is malformed";
+    PUBLIC_KEY_WEAK = "EN-PUB-0008", "the key is too weak";
+    PUBLIC_KEY_UNSUPPORTED = "EN-PUB-0009", "few or none accept keys of this type";
+}
+
+codes! {
+    /// Findings about signatures on requests, certificates and revocation lists.
+    SIGNATURE:
+    SIGNATURE_RAW_PAIR = "EN-SIG-0001", "the ECDSA signature is r ‖ s, not DER";
+    SIGNATURE_ENCODING = "EN-SIG-0002", "the ECDSA signature is not well-formed DER";
+    SIGNATURE_OTHER_ALGORITHM = "EN-SIG-0003", "the signature was made with another algorithm than is named";
+    SIGNATURE_OTHER_HASH = "EN-SIG-0004", "the signature was made with another hash than is named";
+    SIGNATURE_OVER_OTHER = "EN-SIG-0005", "the signature is over something else than the signed part";
+    SIGNATURE_WEAK = "EN-SIG-0006", "the signature is over a broken hash";
+    SIGNATURE_WRONG = "EN-SIG-0007", "the signature does not verify";
+    SIGNATURE_PARAMETERS = "EN-SIG-0008", "the parameters of the signature algorithm are wrong";
+    SIGNATURE_MALFORMED = "EN-SIG-0009", "what stands for the signature is none";
+}
+
+codes! {
+    /// Findings about certification requests.
+    REQUEST:
+    REQUEST_ATTRIBUTES = "EN-CSR-0001", "the attributes of the request are missing or mislabelled";
+    REQUEST_VERSION = "EN-CSR-0002", "the request has another version than 0";
+    REQUEST_EXTENSIONS = "EN-CSR-0003", "the requested extensions are not in one list";
+    REQUEST_NAMES = "EN-CSR-0004", "the request asks for no names";
+    REQUEST_OTHER_KEY = "EN-CSR-0005", "the request is for another key";
+}
+
+codes! {
+    /// Findings about certificates, and about the extensions that requests ask for.
+    CERTIFICATE:
+    CERT_EXTENSION = "EN-CERT-0001", "an extension is malformed or there twice";
+    CERT_NAME = "EN-CERT-0002", "a subject alternative name is not what its kind has";
+}
+
 /// Every list of codes.
-pub const ALL: &[&[Code]] = &[KEY];
+pub const ALL: &[&[Code]] = &[KEY, FILE, PUBLIC_KEY, SIGNATURE, REQUEST, CERTIFICATE];
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod code;
+pub mod file;
 mod finding;
 mod key;
 mod report;

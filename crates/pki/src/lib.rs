@@ -33,6 +33,6 @@ pub use issue::{
 };
 pub use name::DistinguishedName;
 pub use profile::{Profile, Purpose};
-pub use public_key::algorithm_of;
+pub use public_key::{algorithm_of, describe as oid_in_words};
 pub use request::{CertificationRequest, create_csr};
 pub use san::SubjectAltName;

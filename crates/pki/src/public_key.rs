@@ -62,7 +62,7 @@ pub fn algorithm_of(spki: &[u8]) -> Result<Algorithm> {
 }
 
 /// An object identifier with its name, where it is a known one.
-pub(crate) fn describe(oid: ObjectIdentifier) -> String {
+pub fn describe(oid: ObjectIdentifier) -> String {
     const_oid::db::DB.by_oid(&oid).map_or_else(|| oid.to_string(), |name| format!("{name} ({oid})"))
 }
 

@@ -1,5 +1,6 @@
 //! `enclasp doctor`: what is wrong, why, and what to do.
 
+mod file;
 mod key;
 
 use clap::Subcommand;
@@ -23,11 +24,14 @@ pub(crate) struct Doctor {
 enum Verb {
     /// Try a key: what it can sign with, what it demands, how long it takes.
     Key(key::Key),
+    /// Say what is wrong with a certification request (PKCS#10).
+    Csr(file::Csr),
 }
 
 pub(crate) fn run(global: &Global, doctor: Doctor) -> Outcome {
     match doctor.verb {
         Verb::Key(key) => key::run(global, key),
+        Verb::Csr(csr) => file::csr(global, &csr),
     }
 }
 

@@ -1,0 +1,165 @@
+//! What is wrong with a file: a request, a certificate, a key, a PKCS#12 file, a revocation list.
+//!
+//! Each is read as far as it can be: by its lengths, or where these contradict each other by its tags
+//! ([`shape`]). What is found has an offset and an ASN.1 path. Whatever is certain to have been meant
+//! is mended on the way, and what can be written without the key is [`Examined::repair`].
+
+mod armour;
+mod extension;
+mod kind;
+mod node;
+mod public_key;
+mod request;
+mod rules;
+mod shape;
+mod shapes;
+mod sheet;
+mod signature;
+mod time;
+
+use std::time::SystemTime;
+
+use enclasp_pki::pem;
+
+use self::armour::{Block, Opened};
+use self::kind::Content;
+use self::sheet::Sheet;
+use crate::{Evidence, Finding, Report, Severity, code};
+
+/// What a file is said to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A certification request (PKCS#10).
+    Request,
+}
+
+/// A file, and what is known besides.
+#[derive(Clone, Copy)]
+pub struct File<'a> {
+    /// What a person calls it.
+    pub name: &'a str,
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// The present, which validity is judged by.
+    pub now: SystemTime,
+    /// The DER SubjectPublicKeyInfo of the key that it should be for.
+    pub public_key: Option<&'a [u8]>,
+}
+
+/// What came of looking at a file.
+pub struct Examined {
+    /// What is wrong with it.
+    pub report: Report,
+    /// The file as it should be, as far as that takes no key. `None` if there is nothing to mend, or
+    /// nothing that can be.
+    pub repair: Option<Repair>,
+    /// What only the key's owner, or whoever signed, can put right: one line each.
+    pub unrepaired: Vec<String>,
+}
+
+/// A mended file.
+pub struct Repair {
+    /// All of it, in the encoding (PEM or DER) of what was given.
+    pub bytes: Vec<u8>,
+    /// What was done: one line each.
+    pub done: Vec<String>,
+}
+
+/// Looks at a file.
+pub fn examine(kind: Kind, file: &File<'_>) -> Examined {
+    let (report, repair) = look(kind, file);
+    // What the mended file still has wrong is what could not be mended.
+    let after = repair.as_ref().map(|repair| look(kind, &File { bytes: &repair.bytes, ..*file }).0);
+    let left = after.as_ref().unwrap_or(&report);
+    let errors = left.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let unrepaired = errors.map(|finding| format!("{}: {}", finding.code, finding.title)).collect();
+    Examined { report, repair, unrepaired }
+}
+
+fn look(kind: Kind, file: &File<'_>) -> (Report, Option<Repair>) {
+    let Opened { blocks, findings, is_pem, mended } = armour::open(file.bytes);
+    let mut sheet = Sheet { findings, ..Sheet::default() };
+    let repaired = match kind {
+        Kind::Request => one_object(&blocks, Content::Request, &mut sheet).and_then(|block| {
+            Some((request::examine(&block.der, file, &mut sheet)?, Content::Request, block))
+        }),
+    };
+    let repair = repaired.and_then(|(mut repaired, content, block)| {
+        let relabelled = block.label.as_deref().is_some_and(|label| !content.is_labelled(label));
+        if mended.is_empty() && !relabelled && repaired.is_none() {
+            return None;
+        }
+        let der = repaired.take().unwrap_or_else(|| block.der.clone());
+        let bytes = match content.label().filter(|_| is_pem) {
+            Some(label) => pem::encode(label, &der).into_bytes(),
+            None => der,
+        };
+        let relabel = relabelled.then(|| "put the right label into the PEM frame".to_owned());
+        let done = mended.iter().cloned().chain(relabel).chain(std::mem::take(&mut sheet.repairs)).collect();
+        Some(Repair { bytes, done })
+    });
+    (Report::new(file.name, sheet.findings, sheet.evidence), repair)
+}
+
+/// The one object of `blocks` that is `wanted`, or may have been meant to be; says so if there is none.
+fn one_object<'a>(blocks: &'a [Block], wanted: Content, sheet: &mut Sheet) -> Option<&'a Block> {
+    let recognized: Vec<Option<Content>> = blocks.iter().map(|block| kind::recognize(&block.der)).collect();
+    let labelled = |block: &Block| block.label.as_deref().is_some_and(|label| wanted.is_labelled(label));
+    let index = recognized
+        .iter()
+        .position(|content| *content == Some(wanted))
+        .or_else(|| blocks.iter().zip(&recognized).position(|(block, c)| c.is_none() && labelled(block)))
+        .or_else(|| recognized.iter().position(Option::is_none))
+        .unwrap_or(0);
+    let (Some(block), Some(content)) = (blocks.get(index), recognized.get(index)) else {
+        sheet.findings.push(empty());
+        return None;
+    };
+    sheet.evidence.push(Evidence::new("size", format!("{} bytes of DER", block.der.len())));
+    if content.is_some_and(|content| content != wanted) {
+        let contents: Vec<Content> = recognized.iter().copied().flatten().collect();
+        sheet.findings.push(other_kind(wanted, &contents));
+        return None;
+    }
+    if let Some(label) = block.label.as_deref().filter(|label| !wanted.is_labelled(label)) {
+        let right = wanted.label().unwrap_or_default();
+        sheet.findings.push(
+            Finding::error(
+                code::FILE_LABEL,
+                format!("the PEM frame says {label}, but inside is {}", wanted.describe()),
+                "Programs look for the label of what they want, and pass over others.",
+                format!("Write {right} in both lines of the frame."),
+            )
+            .with("found", format!("{label}; expected {right}")),
+        );
+    }
+    Some(block)
+}
+
+fn empty() -> Finding {
+    Finding::error(
+        code::FILE_UNKNOWN,
+        "there is nothing in the file that could be read",
+        "It has neither PEM nor DER in it.",
+        "Check that it is the right file, and that it was written to its end.",
+    )
+}
+
+fn other_kind(wanted: Content, contents: &[Content]) -> Finding {
+    let mut words: Vec<&str> = contents.iter().map(|content| content.describe()).collect();
+    words.dedup();
+    let found = words.join(", ");
+    let fix = match contents.iter().find_map(|content| content.command()) {
+        Some(command) => {
+            format!("`enclasp doctor {command} FILE` looks at it; give this command {}.", wanted.describe())
+        }
+        None => format!("Give this command {}.", wanted.describe()),
+    };
+    Finding::error(
+        code::FILE_OTHER_KIND,
+        format!("the file is {found}, not {}", wanted.describe()),
+        "It was recognized by its structure, whatever its name or its PEM frame says.",
+        fix,
+    )
+    .with("found", format!("{found}; expected {}", wanted.describe()))
+}

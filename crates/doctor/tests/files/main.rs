@@ -1,0 +1,19 @@
+//! Files that are right, and files that are wrong in one way each.
+
+mod builder;
+mod mutations;
+mod requests;
+
+use std::time::SystemTime;
+
+use enclasp_doctor::file::{Examined, File, Kind, examine};
+
+/// Looks at a file with nothing else known.
+fn look(kind: Kind, bytes: &[u8]) -> Examined {
+    examine(kind, &File { name: "the file", bytes, now: SystemTime::now(), public_key: None })
+}
+
+/// The code of the verdict; `-` if nothing is wrong.
+fn verdict(examined: &Examined) -> &'static str {
+    examined.report.verdict().map_or("-", |finding| finding.code.id)
+}
