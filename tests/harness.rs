@@ -18,6 +18,7 @@ pub(crate) use elsewhere::{Elsewhere, LONG_AGO, NOW};
 pub(crate) use home::{Home, enclasp_at, kill_agent_of};
 pub(crate) use net::{eventually, free_port, wait_until_listening};
 pub(crate) use parts::{is_root, needs};
+pub(crate) use ports::free_ports;
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{Done, Running, run, run_with_input};
 pub(crate) use terminal::Terminal;

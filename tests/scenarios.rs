@@ -50,6 +50,7 @@ mod protocols_are_agreed_upon;
 mod readme_guide_works;
 mod renewal_keeps_the_identity_good;
 mod replicas_share_a_database;
+mod revoked_certificates_are_refused;
 mod rsa_claim_with_an_ec_certificate_is_refused;
 mod secrets_are_no_arguments;
 mod selection_among_identities_is_explained;

@@ -61,6 +61,14 @@ impl<'a> JavaClient<'a> {
     }
 }
 
+/// What Java's PKIXRevocationChecker says of NAME.pem, asking by `crl` or by `ocsp`.
+pub(crate) fn java_on_revocation(home: &Home, certificate: &str, how: &str) -> Done {
+    let mut command = home.program("java", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1");
+    command.arg("-Dcom.sun.security.enableCRLDP=true").arg("-cp").arg(classes()).arg("Revocation");
+    command.args(["ca/root.pem", certificate, "ca/issuing.pem", how]);
+    run(command).succeeds()
+}
+
 fn java(home: &Home, class: &str) -> Command {
     let mut command = home.program("java", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp");
     command.arg(classes()).arg(class);
@@ -75,7 +83,9 @@ fn classes() -> &'static Path {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peers/java");
         let mut javac = Command::new("javac");
         javac.args(["-Werror", "-Xlint:all", "-d"]).arg(&classes);
-        javac.args(["Server.java", "Client.java", "Stores.java"].map(|file| sources.join(file)));
+        javac.args(
+            ["Server.java", "Client.java", "Stores.java", "Revocation.java"].map(|file| sources.join(file)),
+        );
         run(javac).succeeds();
         classes
     })

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use enclasp_enroll::{Token, TokenContents, duration, subject_of};
 use enclasp_keystore::{Keystore, durable};
-use enclasp_pki::{Certificate, CertificationRequest, SubjectAltName};
+use enclasp_pki::{Certificate, CertificationRequest, RevocationReason, Revoked, SubjectAltName};
 use rustls_pki_types::CertificateDer;
 
 use crate::issuance::{Issuance, Wanted};
@@ -263,6 +263,51 @@ impl Authority {
         limit: usize,
     ) -> Result<Vec<Record>> {
         self.store.certificates(filter, after, limit).await
+    }
+
+    /// Revokes the certificate of that serial number (hexadecimal, with colons or without), or all
+    /// valid ones whose subject is `what` or has it as its common name. Whoever asks for their
+    /// CRL or OCSP answer learns it within a second or two; they are renewed no more. Returns
+    /// them, with those that were revoked before.
+    ///
+    /// # Errors
+    /// [`Error::NotIssued`], [`Error::Database`].
+    pub async fn revoke(&self, what: &str, reason: RevocationReason) -> Result<Vec<Record>> {
+        let (at, mut revoked) = (SystemTime::now(), Vec::<Record>::new());
+        // A renewal that was under way leaves one more certificate.
+        loop {
+            let mut found = self.named(what, at).await?;
+            found.retain(|record| !revoked.iter().any(|known| known.serial == record.serial));
+            if found.is_empty() {
+                break;
+            }
+            for mut record in found {
+                let revocation = Revoked { serial: record.serial.clone(), at, reason };
+                if record.revoked.is_none() && self.store.revoke(&revocation).await? {
+                    tracing::info!(serial = %record.serial, subject = %record.subject, %reason, "revoked");
+                    record.revoked = Some(revocation);
+                }
+                revoked.push(record);
+            }
+        }
+        if revoked.is_empty() {
+            return Err(Error::NotIssued { what: what.to_owned() });
+        }
+        Ok(revoked)
+    }
+
+    /// The certificate of that serial number, or the valid ones of that subject or common name.
+    async fn named(&self, what: &str, now: SystemTime) -> Result<Vec<Record>> {
+        let serial = what.replace(':', "").to_lowercase();
+        let serial = if serial.len().is_multiple_of(2) { serial } else { format!("0{serial}") };
+        if let Some(record) = self.store.certificate(&serial).await? {
+            return Ok(vec![record]);
+        }
+        let mut found = self.store.certificates_of(what, now).await?;
+        if let Ok(subject) = subject_of(what) {
+            found.extend(self.store.certificates_of(&subject.to_string(), now).await?);
+        }
+        Ok(found)
     }
 
     /// Closes the database. Dropping the authority does so too, but does not wait for it.

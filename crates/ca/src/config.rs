@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use enclasp_enroll::{Endpoint, duration};
 use enclasp_keystore::{KeyUri, durable};
-use enclasp_pki::Profile;
+use enclasp_pki::{Pointers, Profile, sha256};
 use serde::{Deserialize, Serialize};
 
-use crate::{DatabaseUrl, Error, Result};
+use crate::publication::{crl_name, issuer_name};
+use crate::{DatabaseUrl, Error, HttpUrl, Result};
 
 /// The settings of an authority. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,15 @@ pub struct Config {
     pub issuing_key: KeyUri,
     /// The key of its own server certificate.
     pub server_key: KeyUri,
+    /// The key that answers OCSP requests, if any does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocsp_key: Option<KeyUri>,
+    /// Where everybody fetches CRLs and asks OCSP; certificates say so. Without it they say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_url: Option<HttpUrl>,
+    /// Among how many CRLs each issuer's certificates are divided: 1 to 1024. It may grow.
+    #[serde(default = "one")]
+    pub crl_shards: u32,
     /// Lifetimes, by the name of the profile.
     #[serde(default)]
     pub profiles: BTreeMap<String, Lifetimes>,
@@ -40,6 +50,10 @@ pub struct Config {
 pub(crate) struct SharedSettings {
     pub(crate) name: String,
     pub(crate) url: Endpoint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http_url: Option<HttpUrl>,
+    #[serde(default = "one")]
+    pub(crate) crl_shards: u32,
     #[serde(default)]
     pub(crate) profiles: BTreeMap<String, Lifetimes>,
 }
@@ -55,6 +69,13 @@ pub struct Lifetimes {
     #[serde(with = "duration::text")]
     pub max_lifetime: Duration,
 }
+
+fn one() -> u32 {
+    1
+}
+
+/// More CRLs than that are of no use.
+const MAX_SHARDS: u32 = 1024;
 
 /// Longer files are not read.
 const MAX_LENGTH: u64 = 64 * 1024;
@@ -79,6 +100,12 @@ impl Config {
                 )));
             }
         }
+        if !(1..=MAX_SHARDS).contains(&config.crl_shards) {
+            return Err(error(format!("crl-shards is not between 1 and {MAX_SHARDS}")));
+        }
+        if config.crl_shards > 1 && config.http_url.is_none() {
+            return Err(error("crl-shards needs http-url, which tells the CRLs apart".into()));
+        }
         Ok(Some(config))
     }
 
@@ -91,7 +118,34 @@ impl Config {
     }
 
     pub(crate) fn shared(&self) -> SharedSettings {
-        SharedSettings { name: self.name.clone(), url: self.url.clone(), profiles: self.profiles.clone() }
+        SharedSettings {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            http_url: self.http_url.clone(),
+            crl_shards: self.crl_shards,
+            profiles: self.profiles.clone(),
+        }
+    }
+
+    /// The CRL that the certificate of this key is listed on, if it is revoked.
+    pub(crate) fn shard_of(&self, spki: &[u8]) -> u32 {
+        let digest = sha256(spki);
+        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % self.crl_shards.max(1)
+    }
+
+    /// The URL of a CRL. `issuer` is the fingerprint of the issuing certificate in hexadecimal.
+    pub(crate) fn crl_url(&self, issuer: &str, shard: u32) -> Option<String> {
+        self.http_url.as_ref().map(|base| format!("{base}/crl/{}", crl_name(issuer, shard)))
+    }
+
+    /// What a certificate of that issuer says of where to ask.
+    pub(crate) fn pointers(&self, issuer: &str, shard: u32) -> Option<Pointers> {
+        let base = self.http_url.as_ref()?;
+        Some(Pointers {
+            crl: self.crl_url(issuer, shard)?,
+            ocsp: self.ocsp_key.as_ref().map(|_| format!("{base}/ocsp")),
+            issuer: format!("{base}/ca/{}", issuer_name(issuer)),
+        })
     }
 
     /// The profile called `name`, with the lifetimes that are set here.

@@ -16,6 +16,8 @@ pub enum Error {
     /// Records and certificates that do not belong together.
     #[error("{database} holds the records of another authority, whose root has the SHA-256 {root}")]
     OtherAuthority { database: String, root: String },
+    #[error("no certificate that is valid now has the serial number or the subject `{what}`")]
+    NotIssued { what: String },
     #[error("there are no records of an authority in {database}")]
     EmptyDatabase { database: String },
     #[error("the records are in {database} already")]
@@ -84,6 +86,7 @@ impl Error {
             }
             Self::NotMoved { .. } => "`enclasp ca migrate --from sqlite` moves them".into(),
             Self::NoRootKey => "do it at the authority that was made with `enclasp ca init`".into(),
+            Self::NotIssued { .. } => "`enclasp ca list` lists them".into(),
             Self::NotWaiting { .. } => "`enclasp ca pending` lists those who wait".into(),
             Self::TurnedAway { .. } => {
                 "remove its folder and its keys, and ask again if that was a mistake".into()

@@ -14,7 +14,7 @@ use enclasp_pki::{
 };
 
 use crate::authority::{CONFIG, ISSUING, ROOT};
-use crate::{Config, DatabaseUrl, Error, Lifetimes, Result};
+use crate::{Config, DatabaseUrl, Error, HttpUrl, Lifetimes, Result};
 
 /// What an authority shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct NewAuthority {
     pub url: Endpoint,
     /// The kind of keystore that its keys go to.
     pub keys: KeystoreKind,
+    /// Where everybody will fetch its CRLs and ask its OCSP responder.
+    pub http_url: Option<HttpUrl>,
     /// Where its records go, if not to SQLite in its folder.
     pub database: Option<DatabaseUrl>,
 }
@@ -32,7 +34,7 @@ pub struct NewAuthority {
 /// The longest name, so that the common names made of it fit X.520's 64 characters.
 const MAX_NAME: usize = 40;
 
-/// Makes an authority in `folder`: keys for a root, for issuing and for its server in `keystore`,
+/// Makes an authority in `folder`: keys for a root, for issuing, for its server and for OCSP in `keystore`,
 /// the root certificate, and an issuing certificate that can sign for no other CA.
 ///
 /// It exists when its `authority.toml` does, which is written last. If anything fails before that,
@@ -58,7 +60,8 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
     let stem = key_stem(&new.name)?;
     let mut keys = Keys { keystore, made: Vec::new() };
     let mut key = |role: &str| keys.make(&format!("{}:name={stem}-{role}", new.keys));
-    let (root_key, issuing_key, server_key) = (key("root")?, key("issuing")?, key("server")?);
+    let (root_key, issuing_key) = (key("root")?, key("issuing")?);
+    let (server_key, ocsp_key) = (key("server")?, key("ocsp")?);
     let (root, issuing) = certificates(&new.name, &*root_key, &*issuing_key)?;
     let lifetimes = |profile: Profile| {
         let lifetimes =
@@ -72,6 +75,9 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
         root_key: Some(root_key.info().uri.clone()),
         issuing_key: issuing_key.info().uri.clone(),
         server_key: server_key.info().uri.clone(),
+        ocsp_key: Some(ocsp_key.info().uri.clone()),
+        http_url: new.http_url.clone(),
+        crl_shards: 1,
         profiles: BTreeMap::from([lifetimes(Profile::client()), lifetimes(Profile::server())]),
     };
     durable::replace(&folder.join(ROOT), root.to_pem().as_bytes())?;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use enclasp_enroll::{TokenSecret, duration, subject_of};
 use enclasp_keystore::{Key, Keystore, SignContext};
 use enclasp_pki::{
-    Certificate, CertificationRequest, DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, rfc3339,
+    Certificate, CertificationRequest, DistinguishedName, Issuer, Leaf, Profile, Revoked, SubjectAltName,
+    rfc3339,
 };
 use rustls_pki_types::CertificateDer;
 use subtle::ConstantTimeEq;
@@ -17,7 +18,7 @@ use crate::store::{Spent, TokenRecord};
 use crate::{Authority, Error, IssuedBy, Record, Result};
 
 /// How long the issuing key may take for one signature.
-const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a device is answered.
 type Answer<T> = std::result::Result<T, Refusal>;
@@ -61,6 +62,10 @@ impl Issuance {
         &self.authority
     }
 
+    pub(crate) fn key(&self) -> Arc<dyn Key> {
+        self.key.clone()
+    }
+
     /// Finds the record of a token whose secret a device shows.
     pub(crate) async fn claim(&self, secret: &TokenSecret, now: SystemTime) -> Answer<Claim> {
         let unknown = || Refusal::Unauthorized("this authority did not make this token".into());
@@ -86,7 +91,9 @@ impl Issuance {
         let subject = subject_of(&token.common_name)?;
         let allowed = within_token(&request, &subject, &token.subject_alt_names);
         let again = |before: Record| {
-            if allowed.is_ok() && before.certificate()?.spki() == request.spki() {
+            if let Some(revoked) = &before.revoked {
+                Err(Refusal::Unauthorized(was_revoked(revoked)))
+            } else if allowed.is_ok() && before.certificate()?.spki() == request.spki() {
                 tracing::info!(serial = %before.serial, token = %token.id, "handed out again");
                 Ok(before)
             } else {
@@ -133,17 +140,26 @@ impl Issuance {
                 peer.serial()
             ))
         })?;
+        if let Some(revoked) = &old.revoked {
+            return Err(Refusal::Forbidden(was_revoked(revoked)));
+        }
         same_as(&request, &peer).map_err(Refusal::Forbidden)?;
-        self.issue_and_record(Wanted {
-            profile: self.authority.config().profile(&old.profile)?,
-            subject: peer.subject().clone(),
-            subject_alt_names: old.subject_alt_names,
-            spki: request.spki().to_vec(),
-            lifetime: None,
-            issued_by: IssuedBy::Renewal,
-        })
-        .await
-        .map_err(fault)
+        let record = self
+            .issue(Wanted {
+                profile: self.authority.config().profile(&old.profile)?,
+                subject: peer.subject().clone(),
+                subject_alt_names: old.subject_alt_names,
+                spki: request.spki().to_vec(),
+                lifetime: None,
+                issued_by: IssuedBy::Renewal,
+            })
+            .await
+            .map_err(fault)?;
+        if !self.authority.store().succeed(peer.serial(), &record).await? {
+            return Err(Refusal::Forbidden(format!("the certificate {} was revoked", peer.serial())));
+        }
+        log(&record);
+        Ok(record)
     }
 
     /// Issues a certificate that no token pays for; it is recorded when this returns.
@@ -157,6 +173,9 @@ impl Issuance {
     /// Signs. The key may be slow, and holds up nobody here.
     async fn issue(&self, wanted: Wanted) -> Result<Record> {
         let (certificate, key) = (self.authority.issuing().clone(), self.key.clone());
+        let config = self.authority.config();
+        let shard = config.shard_of(&wanted.spki);
+        let pointers = config.pointers(&certificate.fingerprint_hex(), shard);
         blocking(move || {
             let now = SystemTime::now();
             let leaf = Leaf {
@@ -168,12 +187,16 @@ impl Issuance {
             };
             let reason = format!("certificate for {} by {}", wanted.subject, certificate.subject());
             let ctx = SignContext::new(reason).with_deadline(Instant::now() + SIGN_TIMEOUT);
-            let issuer = Issuer::new(certificate, &*key)?;
+            let issuer = Issuer::new(certificate, &*key)?.with_pointers(pointers);
             let issued = issuer.issue(&leaf, now, &ctx)?;
-            Ok(Record::new(&issued, issuer.certificate(), &wanted.profile.name, wanted.issued_by, now))
+            Ok(Record::new(&issued, issuer.certificate(), shard, &wanted.profile.name, wanted.issued_by, now))
         })
         .await
     }
+}
+
+fn was_revoked(revoked: &Revoked) -> String {
+    format!("the certificate {} was revoked at {}: {}", revoked.serial, rfc3339(revoked.at), revoked.reason)
 }
 
 /// One line per issuance, after it is recorded.

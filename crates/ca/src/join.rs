@@ -47,7 +47,7 @@ pub struct Waiting {
 }
 
 /// Asks to join the authority whose records are in `database`, from the new folder `folder`: makes
-/// an issuing key and a server key in `keystore`, and leaves a request in the database. The same
+/// keys for issuing, for its server and for OCSP in `keystore`, and leaves a request in the database. The same
 /// call on the same folder goes on with the same keys.
 ///
 /// # Errors
@@ -182,7 +182,7 @@ fn prepare(
             let stem = key_stem(&shared.name)?;
             let mut keys = Keys { keystore, made: Vec::new() };
             let mut key = |role: &str| keys.make(&format!("{kind}:name={stem}-{role}"));
-            let (issuing, server) = (key("issuing")?, key("server")?);
+            let (issuing, server, ocsp) = (key("issuing")?, key("server")?, key("ocsp")?);
             let config = Config {
                 name: shared.name,
                 url: shared.url,
@@ -190,6 +190,9 @@ fn prepare(
                 root_key: None,
                 issuing_key: issuing.info().uri.clone(),
                 server_key: server.info().uri.clone(),
+                ocsp_key: Some(ocsp.info().uri.clone()),
+                http_url: shared.http_url,
+                crl_shards: shared.crl_shards,
                 profiles: shared.profiles,
             };
             durable::replace(&folder.join(JOINING), config.to_toml()?.as_bytes())?;

@@ -32,6 +32,11 @@ impl OwnCertificate {
         Ok(Self { issuance, key })
     }
 
+    /// What issues it.
+    pub(crate) fn issuance(&self) -> Arc<Issuance> {
+        self.issuance.clone()
+    }
+
     /// Whose it is.
     pub(crate) fn authority(&self) -> &Authority {
         self.issuance.authority()

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use enclasp_pki::{Certificate, SubjectAltName};
+use enclasp_pki::{Certificate, Revoked, SubjectAltName};
 
 use crate::Result;
 
@@ -14,6 +14,8 @@ pub struct Record {
     pub serial: String,
     /// SHA-256 of the issuing certificate that signed it, in lower-case hexadecimal.
     pub issuer: String,
+    /// Which of the issuer's CRLs would list it.
+    pub shard: u32,
     /// RFC 4514 text; may be empty.
     pub subject: String,
     /// Its alternative names.
@@ -30,12 +32,15 @@ pub struct Record {
     pub not_after: SystemTime,
     /// The certificate.
     pub der: Vec<u8>,
+    /// Whether it was revoked.
+    pub revoked: Option<Revoked>,
 }
 
 impl Record {
     pub(crate) fn new(
         certificate: &Certificate,
         issuing: &Certificate,
+        shard: u32,
         profile: &str,
         issued_by: IssuedBy,
         issued_at: SystemTime,
@@ -43,6 +48,7 @@ impl Record {
         Self {
             serial: certificate.serial().to_owned(),
             issuer: issuing.fingerprint_hex(),
+            shard,
             subject: certificate.subject().to_string(),
             subject_alt_names: certificate.subject_alt_names().to_vec(),
             profile: profile.to_owned(),
@@ -51,6 +57,7 @@ impl Record {
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
             der: certificate.der().to_vec(),
+            revoked: None,
         }
     }
 
@@ -108,7 +115,7 @@ pub struct Filter {
     pub text: Option<String>,
     /// Those of this profile.
     pub profile: Option<String>,
-    /// Those that are valid at this time.
+    /// Those that are valid at this time, and not revoked by now.
     pub valid_at: Option<SystemTime>,
 }
 
@@ -125,6 +132,8 @@ impl Filter {
         };
         self.text.as_ref().is_none_or(contains)
             && self.profile.as_ref().is_none_or(|profile| *profile == record.profile)
-            && self.valid_at.is_none_or(|time| record.not_before <= time && time <= record.not_after)
+            && self.valid_at.is_none_or(|time| {
+                record.revoked.is_none() && record.not_before <= time && time <= record.not_after
+            })
     }
 }

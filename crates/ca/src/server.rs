@@ -1,6 +1,6 @@
 //! The HTTPS server: connections, their limits, and its own certificate.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +20,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::est::{self, Peer};
+use crate::http::PlainServer;
 use crate::issuance::Issuance;
 use crate::own_certificate::OwnCertificate;
+use crate::publication::Publication;
 use crate::{Authority, Error, Result};
 
 /// How many connections may be at their requests at once; more wait after their handshake.
@@ -61,6 +63,7 @@ pub struct Server {
     own: OwnCertificate,
     tls: enclasp_tls::Server,
     due: SystemTime,
+    plain: Option<PlainServer>,
 }
 
 impl Server {
@@ -76,7 +79,22 @@ impl Server {
         let issuance = Arc::new(Issuance::open(authority, keystore.clone()).await?);
         let own = OwnCertificate::open(issuance.clone(), keystore).await?;
         let (tls, due) = own.fresh().await?;
-        Ok(Self { listener, address, router: est::router(issuance), own, tls, due })
+        Ok(Self { listener, address, router: est::router(issuance), own, tls, due, plain: None })
+    }
+
+    /// Listens in the clear as well, for those who fetch CRLs and issuing certificates and ask OCSP.
+    /// `listen` is `HOST:PORT`.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn in_the_clear(self, keystore: Arc<dyn Keystore>, listen: &str) -> Result<Self> {
+        let publication = Publication::open(self.own.issuance(), keystore).await?;
+        Ok(Self { plain: Some(PlainServer::bind(listen, publication).await?), ..self })
+    }
+
+    /// Where it listens in the clear.
+    pub fn address_in_the_clear(&self) -> Option<SocketAddr> {
+        self.plain.as_ref().map(PlainServer::address)
     }
 
     /// Where it listens.
@@ -86,7 +104,7 @@ impl Server {
 
     /// Serves until `shutdown` is ready, then lets open requests end, for 10 s at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, router, own, tls, due, .. } = self;
+        let Self { listener, router, own, tls, due, plain, .. } = self;
         let (tls, presented) = watch::channel(tls);
         let (stop, stopped) = watch::channel(false);
         let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
@@ -96,6 +114,12 @@ impl Server {
             () = shutdown => {}
             () = keep_fresh(&own, &tls, due) => {}
             () = keep_house(own.authority()) => {}
+            () = async {
+                match plain {
+                    Some(plain) => plain.run().await,
+                    None => pending().await,
+                }
+            } => {}
             () = async {
                 loop {
                     let Ok(arrival) = arrivals.clone().acquire_owned().await else { return };

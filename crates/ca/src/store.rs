@@ -24,12 +24,14 @@ use crate::{DatabaseUrl, Error, Result};
 mod certificates;
 mod issuers;
 mod moving;
+mod revocation;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
 pub(crate) use issuers::Shared;
+pub(crate) use revocation::{CrlState, ResponderKey};
 pub(crate) use tokens::{Spent, TokenRecord};
 
 /// What every connection to SQLite is told: to wait for another process that is writing, and that a

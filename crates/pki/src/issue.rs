@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
-use der::asn1::{BitString, OctetString};
+use const_oid::db::rfc5280::{ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_KP_OCSP_SIGNING};
+use const_oid::db::rfc6960::ID_PKIX_OCSP_NOCHECK;
+use const_oid::{AssociatedOid, ObjectIdentifier};
+use der::asn1::{BitString, Null, OctetString};
 use der::flagset::FlagSet;
 use der::{Decode, Document, Encode};
 use enclasp_keystore::{Key, SignContext};
@@ -14,15 +17,18 @@ use spki::{
 use x509_cert::TbsCertificate;
 use x509_cert::builder::profile::BuilderProfile;
 use x509_cert::builder::{Builder, CertificateBuilder};
+use x509_cert::ext::pkix::crl::dp::DistributionPoint;
 use x509_cert::ext::pkix::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
+    AccessDescription, AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints,
+    CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
 };
-use x509_cert::ext::{Extension, ToExtension};
+use x509_cert::ext::{Criticality, Extension, ToExtension};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::{Time, Validity};
 
 use crate::certificate::sha256;
+use crate::crl::{full_name, uri};
 use crate::encoding::{encoded, in_field};
 use crate::public_key::algorithm_of;
 use crate::signing::{algorithm_identifier, scheme_for, sign};
@@ -74,6 +80,18 @@ pub struct Intermediate<'a> {
 pub struct Issuer<'k> {
     certificate: Certificate,
     key: &'k dyn Key,
+    pointers: Option<Pointers>,
+}
+
+/// The URLs in an end-entity certificate that say whether it is still good, and who issued it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointers {
+    /// The CRL that would list it (RFC 5280 §4.2.1.13).
+    pub crl: String,
+    /// The OCSP responder, if there is one (RFC 5280 §4.2.2.1).
+    pub ocsp: Option<String>,
+    /// The certificate of its issuer.
+    pub issuer: String,
 }
 
 /// Makes a self-signed root certificate for `key`: CA:TRUE, keyCertSign and cRLSign, a random
@@ -107,7 +125,13 @@ impl<'k> Issuer<'k> {
         if certificate.spki() != key.info().spki {
             return refuse(format!("it is not for the key {}: their public keys differ", key.info().uri));
         }
-        Ok(Self { certificate, key })
+        Ok(Self { certificate, key, pointers: None })
+    }
+
+    /// The same issuer, whose end-entity certificates carry these URLs.
+    #[must_use]
+    pub fn with_pointers(self, pointers: Option<Pointers>) -> Self {
+        Self { pointers, ..self }
     }
 
     /// Its own certificate.
@@ -129,8 +153,34 @@ impl<'k> Issuer<'k> {
         }
         let lifetime = leaf.lifetime.unwrap_or(leaf.profile.default_lifetime).min(leaf.profile.max_lifetime);
         let validity = validity(leaf.subject, lifetime, now, Some(&self.certificate))?;
-        let extensions = Extensions::new(leaf.subject, leaf.spki)?
+        let mut extensions = Extensions::new(leaf.subject, leaf.spki)?
             .end_entity(leaf.profile, leaf.subject_alt_names)?
+            .issued_by(&self.certificate)?;
+        if let Some(pointers) = &self.pointers {
+            extensions = extensions.pointing_at(pointers)?;
+        }
+        build(self.key, extensions, validity, ctx)
+    }
+
+    /// Issues the certificate of an OCSP responder that answers in this issuer's name (RFC 6960
+    /// §4.2.2.2): OCSPSigning, and id-pkix-ocsp-nocheck, as nobody could be asked about itself.
+    ///
+    /// # Errors
+    /// As [`issue`](Self::issue).
+    pub fn issue_responder(
+        &self,
+        subject: &DistinguishedName,
+        spki: &[u8],
+        lifetime: Duration,
+        now: SystemTime,
+        ctx: &SignContext,
+    ) -> Result<Certificate> {
+        let validity = validity(subject, lifetime, now, Some(&self.certificate))?;
+        let extensions = Extensions::new(subject, spki)?
+            .with(&BasicConstraints { ca: false, path_len_constraint: None })?
+            .with(&KeyUsage(FlagSet::from(KeyUsages::DigitalSignature)))?
+            .with(&ExtendedKeyUsage(vec![ID_KP_OCSP_SIGNING]))?
+            .with(&NoCheck)?
             .issued_by(&self.certificate)?;
         build(self.key, extensions, validity, ctx)
     }
@@ -155,6 +205,37 @@ impl<'k> Issuer<'k> {
             .authority(Some(0))?
             .issued_by(&self.certificate)?;
         build(self.key, extensions, validity, ctx)
+    }
+
+    pub(crate) fn key(&self) -> &'k dyn Key {
+        self.key
+    }
+
+    pub(crate) fn authority_key_identifier(&self) -> Result<AuthorityKeyIdentifier> {
+        authority_key_identifier(&self.certificate)
+    }
+}
+
+/// id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1): NULL.
+struct NoCheck;
+
+impl AssociatedOid for NoCheck {
+    const OID: ObjectIdentifier = ID_PKIX_OCSP_NOCHECK;
+}
+
+impl Criticality for NoCheck {
+    fn criticality(&self, _: &Name, _: &[Extension]) -> bool {
+        false
+    }
+}
+
+impl Encode for NoCheck {
+    fn encoded_len(&self) -> der::Result<der::Length> {
+        Null.encoded_len()
+    }
+
+    fn encode(&self, writer: &mut impl der::Writer) -> der::Result<()> {
+        Null.encode(writer)
     }
 }
 
@@ -229,11 +310,24 @@ impl<'a> Extensions<'a> {
 
     fn issued_by(mut self, issuer: &Certificate) -> Result<Self> {
         self.issuer = issuer.subject().as_name().clone();
-        let key_identifier = match issuer.subject_key_identifier() {
-            Some(identifier) => encoded(WHAT, OctetString::new(identifier))?,
-            None => key_identifier(issuer.spki())?,
+        self.with(&authority_key_identifier(issuer)?)
+    }
+
+    fn pointing_at(self, pointers: &Pointers) -> Result<Self> {
+        let point = DistributionPoint {
+            distribution_point: Some(full_name(&pointers.crl)?),
+            reasons: None,
+            crl_issuer: None,
         };
-        self.with(&AuthorityKeyIdentifier { key_identifier: Some(key_identifier), ..Default::default() })
+        let access = |access_method, url: &str| {
+            Ok::<_, Error>(AccessDescription { access_method, access_location: uri(url)? })
+        };
+        let mut places = Vec::new();
+        if let Some(ocsp) = &pointers.ocsp {
+            places.push(access(ID_AD_OCSP, ocsp)?);
+        }
+        places.push(access(ID_AD_CA_ISSUERS, &pointers.issuer)?);
+        self.with(&CrlDistributionPoints(vec![point]))?.with(&AuthorityInfoAccessSyntax(places))
     }
 
     fn with<E>(mut self, extension: &E) -> Result<Self>
@@ -263,6 +357,14 @@ impl BuilderProfile for Extensions<'_> {
     ) -> x509_cert::builder::Result<Vec<Extension>> {
         Ok(self.list.clone())
     }
+}
+
+fn authority_key_identifier(issuer: &Certificate) -> Result<AuthorityKeyIdentifier> {
+    let key_identifier = match issuer.subject_key_identifier() {
+        Some(identifier) => encoded(WHAT, OctetString::new(identifier))?,
+        None => key_identifier(issuer.spki())?,
+    };
+    Ok(AuthorityKeyIdentifier { key_identifier: Some(key_identifier), ..Default::default() })
 }
 
 /// The leftmost 160 bits of the SHA-256 of the public key (RFC 7093 §2, method 1).

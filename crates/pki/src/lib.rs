@@ -9,11 +9,13 @@
 
 mod certificate;
 mod chain;
+mod crl;
 mod encoding;
 mod error;
 mod instant;
 mod issue;
 mod name;
+mod ocsp;
 mod profile;
 mod public_key;
 mod request;
@@ -25,13 +27,17 @@ pub mod pem;
 
 pub use certificate::{Certificate, certificates_from, sha256};
 pub use chain::{ChainError, order_chain, verify_chain};
+pub use crl::{CrlContents, RevocationReason, Revoked, crl_to_pem};
 pub use encoding::hex;
 pub use error::{Error, Result};
 pub use instant::rfc3339;
 pub use issue::{
-    DEFAULT_INTERMEDIATE_LIFETIME, DEFAULT_ROOT_LIFETIME, Intermediate, Issuer, Leaf, create_root,
+    DEFAULT_INTERMEDIATE_LIFETIME, DEFAULT_ROOT_LIFETIME, Intermediate, Issuer, Leaf, Pointers, create_root,
 };
 pub use name::DistinguishedName;
+pub use ocsp::{
+    CertId, CertStatus, MAX_REQUEST as MAX_OCSP_REQUEST, OcspRefusal, OcspRequest, ocsp_response,
+};
 pub use profile::{Profile, Purpose};
 pub use public_key::{algorithm_of, describe as oid_in_words};
 pub use request::{CertificationRequest, create_csr};

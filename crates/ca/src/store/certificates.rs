@@ -1,5 +1,6 @@
 //! Certificates that were issued.
 
+use enclasp_pki::{RevocationReason, Revoked};
 use sqlx::Transaction;
 use sqlx::any::{Any, AnyRow};
 
@@ -9,9 +10,11 @@ use crate::{Error, Filter, IssuedBy, Record, Result};
 /// The columns of a record. Not `*`: a newer program may add some.
 macro_rules! columns {
     () => {
-        "serial, issuer, subject, subject_alt_names, profile, issued_by, issued_at, not_before, not_after, der"
+        "serial, issuer, shard, subject, subject_alt_names, profile, issued_by, issued_at, not_before, \
+         not_after, der, revoked_at, revocation_reason"
     };
 }
+pub(super) use columns;
 
 /// How many records are read at once.
 const PAGE: usize = 500;
@@ -76,10 +79,11 @@ impl Store {
         sqlx::query(concat!(
             "INSERT INTO certificate (",
             columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
         ))
         .bind(&certificate.serial)
         .bind(&certificate.issuer)
+        .bind(i64::from(certificate.shard))
         .bind(&certificate.subject)
         .bind(to_json(&certificate.subject_alt_names)?)
         .bind(&certificate.profile)
@@ -88,6 +92,8 @@ impl Store {
         .bind(seconds(certificate.not_before))
         .bind(seconds(certificate.not_after))
         .bind(&certificate.der)
+        .bind(certificate.revoked.as_ref().map(|revoked| seconds(revoked.at)))
+        .bind(certificate.revoked.as_ref().map(|revoked| i64::from(revoked.reason.code())))
         .execute(&mut **transaction)
         .await
         .map_err(|e| Error::database("record a certificate", e))?;
@@ -95,11 +101,22 @@ impl Store {
     }
 }
 
-fn record(row: &AnyRow) -> Result<Record> {
+pub(super) fn record(row: &AnyRow) -> Result<Record> {
     let issued_by: &str = column(row, "issued_by")?;
+    let (serial, shard): (String, i64) = (column(row, "serial")?, column(row, "shard")?);
+    let revoked = match column::<Option<i64>>(row, "revoked_at")? {
+        None => None,
+        Some(at) => Some(Revoked {
+            serial: serial.clone(),
+            at: time(at)?,
+            reason: reason(column(row, "revocation_reason")?)?,
+        }),
+    };
     Ok(Record {
-        serial: column(row, "serial")?,
+        serial,
         issuer: column(row, "issuer")?,
+        shard: u32::try_from(shard)
+            .map_err(|_| Error::Record { reason: format!("{shard} is not a shard") })?,
         subject: column(row, "subject")?,
         subject_alt_names: from_json(column(row, "subject_alt_names")?)?,
         profile: column(row, "profile")?,
@@ -109,5 +126,11 @@ fn record(row: &AnyRow) -> Result<Record> {
         not_before: time(column(row, "not_before")?)?,
         not_after: time(column(row, "not_after")?)?,
         der: column(row, "der")?,
+        revoked,
     })
+}
+
+pub(super) fn reason(code: Option<i64>) -> Result<RevocationReason> {
+    code.and_then(|code| RevocationReason::from_code(u8::try_from(code).ok()?))
+        .ok_or_else(|| Error::Record { reason: format!("{code:?} is not a reason of revocation") })
 }

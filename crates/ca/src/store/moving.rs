@@ -14,16 +14,21 @@ enum Kind {
 }
 use Kind::{Bytes, Integer, Text};
 
-/// The tables that move, in an order in which nothing refers to what is not there yet. Their first
-/// column is their key.
-const TABLES: &[(&str, &[(&str, Kind)])] = &[
-    ("authority", &[("id", Integer), ("root", Bytes), ("settings", Text)]),
-    ("issuer", &[("fingerprint", Text), ("certificate", Bytes), ("added_at", Integer)]),
+/// A table: its name, its key, and its columns.
+type Table = (&'static str, &'static str, &'static [(&'static str, Kind)]);
+
+/// The tables that move, in an order in which nothing refers to what is not there yet. Responders get
+/// new certificates by themselves.
+const TABLES: &[Table] = &[
+    ("authority", "id", &[("id", Integer), ("root", Bytes), ("settings", Text)]),
+    ("issuer", "fingerprint", &[("fingerprint", Text), ("certificate", Bytes), ("added_at", Integer)]),
     (
         "certificate",
+        "serial",
         &[
             ("serial", Text),
             ("issuer", Text),
+            ("shard", Integer),
             ("subject", Text),
             ("subject_alt_names", Text),
             ("profile", Text),
@@ -32,10 +37,13 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
             ("not_before", Integer),
             ("not_after", Integer),
             ("der", Bytes),
+            ("revoked_at", Integer),
+            ("revocation_reason", Integer),
         ],
     ),
     (
         "token",
+        "id",
         &[
             ("id", Text),
             ("secret_hash", Bytes),
@@ -45,6 +53,20 @@ const TABLES: &[(&str, &[(&str, Kind)])] = &[
             ("created_at", Integer),
             ("expires_at", Integer),
             ("certificate", Text),
+        ],
+    ),
+    (
+        "crl",
+        "issuer, shard",
+        &[
+            ("issuer", Text),
+            ("shard", Integer),
+            ("changes", Integer),
+            ("signed_changes", Integer),
+            ("number", Integer),
+            ("this_update", Integer),
+            ("next_update", Integer),
+            ("der", Bytes),
         ],
     ),
 ];
@@ -58,7 +80,7 @@ const MOVED: &str = "the records have moved to another database: start `enclasp 
 impl Store {
     /// Lets nobody write to this SQLite database any more, in whichever process.
     pub(crate) async fn fence(&self) -> Result<()> {
-        for (table, _) in TABLES {
+        for (table, _, _) in TABLES {
             for event in ["INSERT", "UPDATE", "DELETE"] {
                 let trigger = format!(
                     "CREATE TRIGGER IF NOT EXISTS {table}_moved_{event} BEFORE {event} ON {table}
@@ -74,8 +96,8 @@ impl Store {
     /// Copies every record to `target`, but for those that it has. Returns how many certificates it
     /// has now.
     pub(crate) async fn copy_to(&self, target: &Self) -> Result<u64> {
-        for (table, columns) in TABLES {
-            self.copy_table(target, table, columns).await?;
+        for (table, key, columns) in TABLES {
+            self.copy_table(target, table, key, columns).await?;
             let (here, there) = (self.count(table).await?, target.count(table).await?);
             if there < here {
                 let reason = format!("{there} of {here} rows of the table {table} arrived");
@@ -90,10 +112,15 @@ impl Store {
         Ok(self.count("certificate").await? == 0 && self.count("token").await? == 0)
     }
 
-    async fn copy_table(&self, target: &Self, table: &str, columns: &[(&str, Kind)]) -> Result<()> {
+    async fn copy_table(
+        &self,
+        target: &Self,
+        table: &str,
+        key: &str,
+        columns: &[(&str, Kind)],
+    ) -> Result<()> {
         let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let places = (1..=columns.len()).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
-        let key = columns[0].0;
         let insert =
             format!("INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO NOTHING");
         let failed = |e| Error::database("move records to", e);

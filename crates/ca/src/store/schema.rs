@@ -58,6 +58,35 @@ const MIGRATIONS: &[&[&str]] = &[
             certificate BLOB
         )",
     ],
+    &[
+        "ALTER TABLE certificate ADD COLUMN shard BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE certificate ADD COLUMN revoked_at BIGINT",
+        "ALTER TABLE certificate ADD COLUMN revocation_reason BIGINT",
+        "CREATE INDEX certificate_by_revocation ON certificate (issuer, shard, revoked_at)
+            WHERE revoked_at IS NOT NULL",
+        "CREATE TABLE crl (
+            issuer TEXT NOT NULL,
+            shard BIGINT NOT NULL,
+            changes BIGINT NOT NULL,
+            signed_changes BIGINT NOT NULL,
+            number BIGINT NOT NULL,
+            this_update BIGINT NOT NULL,
+            next_update BIGINT NOT NULL,
+            der BLOB,
+            PRIMARY KEY (issuer, shard)
+        )",
+        "CREATE TABLE responder (
+            id TEXT NOT NULL PRIMARY KEY,
+            spki BLOB NOT NULL,
+            seen_at BIGINT NOT NULL
+        )",
+        "CREATE TABLE responder_certificate (
+            responder TEXT NOT NULL,
+            issuer TEXT NOT NULL,
+            certificate BLOB NOT NULL,
+            PRIMARY KEY (responder, issuer)
+        )",
+    ],
 ];
 
 impl Store {

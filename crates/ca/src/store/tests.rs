@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, SignContext};
-use enclasp_pki::{Certificate, create_csr, create_root, hex, sha256};
+use enclasp_pki::{Certificate, RevocationReason, Revoked, create_csr, create_root, hex, sha256};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -47,6 +47,7 @@ fn record(number: u64) -> Record {
     Record {
         serial: hex(&sha256(&number.to_be_bytes())[..16]),
         issuer: "00ff".into(),
+        shard: 0,
         subject: format!("CN=device-{number}"),
         subject_alt_names: vec!["dns:a.example".parse().unwrap(), "uri:spiffe://a/b".parse().unwrap()],
         profile: if number.is_multiple_of(2) { "client" } else { "server" }.into(),
@@ -55,6 +56,7 @@ fn record(number: u64) -> Record {
         not_before: new_year(),
         not_after: new_year() + Duration::from_secs(number),
         der: vec![0, 1, 2, 255],
+        revoked: None,
     }
 }
 
@@ -92,7 +94,7 @@ async fn of_many_that_start_at_once_one_makes_the_schema() {
             .fetch_all(&stores[0].read)
             .await
             .unwrap();
-        assert_eq!(versions, [1, 2]);
+        assert_eq!(versions, [1, 2, 3]);
         for store in &stores {
             assert!(store.is_unused().await.unwrap());
         }
@@ -268,7 +270,9 @@ async fn records_of_the_first_version_are_kept() {
     // As the first version left it.
     let old = "DELETE FROM schema_version WHERE version > 1; DROP TABLE authority; DROP TABLE issuer;
         DROP TABLE joining; DROP INDEX certificate_by_subject; DROP INDEX token_by_end;
-        ALTER TABLE certificate DROP COLUMN issuer; DROP TABLE schema_lock;
+        DROP INDEX certificate_by_revocation; DROP TABLE crl; DROP TABLE responder; DROP TABLE responder_certificate;
+        ALTER TABLE certificate DROP COLUMN issuer; ALTER TABLE certificate DROP COLUMN shard;
+        ALTER TABLE certificate DROP COLUMN revoked_at; ALTER TABLE certificate DROP COLUMN revocation_reason; DROP TABLE schema_lock;
         INSERT INTO certificate VALUES ('01', 'CN=a', '[]', 'client', 'hand', 1767225600, 1767225600, 1767225601, x'00')";
     store.write.execute(sqlx::raw_sql(old)).await.unwrap();
     store.close().await;
@@ -316,4 +320,119 @@ async fn records_move_whole_and_the_old_database_takes_no_more() {
     assert_eq!(new.token("spent").await.unwrap().unwrap().1.unwrap(), record(2000));
     assert!(matches!(new.spend("spent", &record(3000)).await.unwrap(), Spent::Before(_)));
     assert!(matches!(new.spend("unspent", &record(3000)).await.unwrap(), Spent::Now));
+}
+
+fn revoked(number: u64, seconds: u64) -> Revoked {
+    let at = new_year() + Duration::from_secs(seconds);
+    Revoked { serial: record(number).serial, at, reason: RevocationReason::KeyCompromise }
+}
+
+#[tokio::test]
+async fn a_certificate_is_revoked_once_and_a_crl_counts_it() {
+    for database in Database::each() {
+        let store = database.open().await;
+        for number in 0..4 {
+            store.add_certificate(&Record { shard: u32::from(number == 3), ..record(number) }).await.unwrap();
+        }
+        assert!(store.revoke(&revoked(1, 10)).await.unwrap());
+        assert!(!store.revoke(&revoked(1, 20)).await.unwrap());
+        assert!(!store.revoke(&revoked(9, 20)).await.unwrap());
+        assert!(store.revoke(&revoked(2, 5)).await.unwrap());
+        assert!(store.revoke(&revoked(3, 5)).await.unwrap());
+        assert_eq!(
+            store.certificate(&record(1).serial).await.unwrap().unwrap().revoked,
+            Some(revoked(1, 10))
+        );
+        let listed = store.revoked("00ff", 0, new_year()).await.unwrap();
+        assert_eq!(listed, [revoked(2, 5), revoked(1, 10)]);
+        // Certificate 1 ends a second after the new year, and 2 two.
+        let later = new_year() + Duration::from_secs(2);
+        assert_eq!(store.revoked("00ff", 0, later).await.unwrap(), [revoked(2, 5)]);
+        assert_eq!(store.revoked("00ee", 0, new_year()).await.unwrap(), []);
+
+        let states = store.crl_states().await.unwrap();
+        assert_eq!(
+            states.iter().map(|state| (state.shard, state.changes)).collect::<Vec<_>>(),
+            [(0, 2), (1, 1)]
+        );
+        let next = CrlState { signed_changes: 2, number: 1, this_update: later, ..states[0].clone() };
+        assert!(store.crl("00ff", 0).await.unwrap().is_none());
+        assert!(store.publish_crl(&next, 0, b"first").await.unwrap());
+        // Another replica with the same key was slower.
+        assert!(!store.publish_crl(&next, 0, b"second").await.unwrap());
+        assert_eq!(store.crl("00ff", 0).await.unwrap().unwrap(), b"first");
+        assert_eq!(store.crl_states().await.unwrap()[0], next);
+        // One that has revoked nothing yet.
+        assert!(
+            store
+                .publish_crl(&CrlState { number: 1, ..CrlState::unsigned("00ee", 0) }, 0, b"")
+                .await
+                .unwrap()
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_renewal_does_not_slip_past_a_revocation() {
+    for database in Database::each() {
+        let store = database.open().await;
+        for number in 0..20 {
+            let device = |serial: u64| Record { subject: format!("CN=d{number}"), ..record(serial) };
+            let (old, new) = (device(number), device(number + 100));
+            let (old, new) = (
+                Record { not_after: SystemTime::now() + Duration::from_secs(60), ..old },
+                Record { not_after: SystemTime::now() + Duration::from_secs(60), ..new },
+            );
+            store.add_certificate(&old).await.unwrap();
+            let renewing = {
+                let (store, serial, new) = (store.clone(), old.serial.clone(), new.clone());
+                tokio::spawn(async move { store.succeed(&serial, &new).await.unwrap() })
+            };
+            // As `Authority::revoke` does.
+            let mut done = Vec::new();
+            loop {
+                let mut found = store.certificates_of(&old.subject, SystemTime::now()).await.unwrap();
+                found.retain(|record| !done.contains(&record.serial));
+                if found.is_empty() {
+                    break;
+                }
+                for record in found {
+                    let at = new_year();
+                    let reason = RevocationReason::Superseded;
+                    store.revoke(&Revoked { serial: record.serial.clone(), at, reason }).await.unwrap();
+                    done.push(record.serial);
+                }
+            }
+            let renewed = renewing.await.unwrap();
+            assert_eq!(done.contains(&new.serial), renewed);
+            assert!(!store.succeed(&old.serial, &record(number + 200)).await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn subjects_are_found_whole() {
+    let Some(database) = Database::each().pop() else { return };
+    let store = database.open().await;
+    let later = SystemTime::now() + Duration::from_secs(60);
+    for (number, subject) in
+        (0..).zip(["CN=web", "CN=web,O=Acme", "CN=WEB", "CN=webb", "CN=we_", "CN=we_,O=A", "CN=web,O=Old"])
+    {
+        let not_after = if subject.ends_with("Old") { new_year() } else { later };
+        store
+            .add_certificate(&Record { subject: subject.into(), not_after, ..record(number) })
+            .await
+            .unwrap();
+    }
+    let now = SystemTime::now();
+    let found = |subject: &'static str| {
+        let store = store.clone();
+        async move {
+            let found = store.certificates_of(subject, now).await.unwrap();
+            found.into_iter().map(|record| record.subject).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(found("CN=web").await, ["CN=web", "CN=web,O=Acme"]);
+    assert_eq!(found("CN=we_").await, ["CN=we_", "CN=we_,O=A"]);
+    assert_eq!(found("CN=%").await, [""; 0]);
 }

@@ -57,6 +57,7 @@ impl Ca {
             name: "Acme".into(),
             url: "https://127.0.0.1:1".parse().unwrap(),
             keys: KeystoreKind::Soft,
+            http_url: None,
             database: None,
         };
         let dir = folder.path().join("ca");

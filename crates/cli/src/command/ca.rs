@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use enclasp_ca::{
-    Authority, DatabaseUrl, Filter, NewAuthority, Record, Server, TokenRequest, ask_to_join, init,
+    Authority, DatabaseUrl, Filter, HttpUrl, NewAuthority, Record, Server, TokenRequest, ask_to_join, init,
 };
 use enclasp_enroll::{Endpoint, duration};
 use enclasp_keystore::{Keystore, KeystoreKind};
-use enclasp_pki::SubjectAltName;
+use enclasp_pki::{RevocationReason, SubjectAltName};
 use serde::Serialize;
 use serde_json::json;
 
@@ -90,6 +90,10 @@ enum Verb {
         /// Where devices will reach it: goes into tokens and into its server's certificate.
         #[arg(long, default_value = "https://127.0.0.1:8443")]
         url: Endpoint,
+        /// Where everybody will fetch CRLs and ask OCSP, in the clear: goes into certificates
+        /// [default: they carry no such URL].
+        #[arg(long, value_name = "http://HOST:PORT")]
+        http_url: Option<HttpUrl>,
     },
     /// Serve enrolment (EST, RFC 7030) over HTTPS.
     #[command(after_help = "Example:
@@ -103,6 +107,10 @@ machine (127.0.0.1, [::1], localhost), on every interface otherwise.")]
         /// Where to listen, if not where its URL says; port 0 picks a free one, which is printed.
         #[arg(long, value_name = "HOST:PORT")]
         listen: Option<String>,
+        /// Where to serve CRLs, OCSP and issuing certificates in the clear [default: the port of the
+        /// authority's `http-url`, if it has one].
+        #[arg(long, value_name = "HOST:PORT")]
+        listen_http: Option<String>,
     },
     /// Print a one-time token, with which one key gets one certificate for these names.
     #[command(after_help = "Examples:
@@ -142,6 +150,34 @@ Standard EST clients give the whole token as the HTTP Basic password, with any u
         #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
         lifetime: Option<Duration>,
         /// File to write: the certificate and its issuer [default: standard output].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Revoke a certificate, or all valid ones of a name. There is no way back.
+    #[command(after_help = "Examples:
+  enclasp ca revoke --dir ca 4f6e2a91c0d35b7788aa01fe6c9d2b40 --reason keyCompromise
+  enclasp ca revoke --dir ca laptop-17
+
+Reasons: unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation,
+privilegeWithdrawn (RFC 5280).")]
+    Revoke {
+        #[command(flatten)]
+        place: Place,
+        /// A serial number, a common name, or a whole subject.
+        #[arg(value_name = "SERIAL|NAME")]
+        what: String,
+        /// Why.
+        #[arg(long, default_value = "unspecified")]
+        reason: RevocationReason,
+    },
+    /// Print the latest CRL of this issuer in PEM, signed now if it is not up to date.
+    Crl {
+        #[command(flatten)]
+        place: Place,
+        /// Which one, if its certificates are divided among several.
+        #[arg(long, default_value_t = 0)]
+        shard: u32,
+        /// File to write [default: standard output].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -207,14 +243,15 @@ It waits until somebody approves; the same command goes on waiting.")]
 
 pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
     match ca.verb {
-        Verb::Init { place, name, url } => {
+        Verb::Init { place, name, url, http_url } => {
             let keystore = global.state()?.agent();
             let folder = place.dir.clone();
-            let new = NewAuthority { name, url, keys: KeystoreKind::Soft, database: place.database()? };
+            let new =
+                NewAuthority { name, url, keys: KeystoreKind::Soft, http_url, database: place.database()? };
             blocking(move || Ok(init(&folder, &new, &keystore)?)).await?;
             made(global, &place).await
         }
-        Verb::Serve { place, listen } => serve(global, &place, listen).await,
+        Verb::Serve { place, listen, listen_http } => serve(global, &place, listen, listen_http).await,
         Verb::Token { place, cn, sans, profile, ttl } => {
             let authority = place.open().await?;
             let request = TokenRequest {
@@ -274,6 +311,32 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             }
             let valid_at = valid.then(SystemTime::now);
             list(global, &authority, &Filter { text, profile, valid_at }).await
+        }
+        Verb::Revoke { place, what, reason } => {
+            let revoked = place.open().await?.revoke(&what, reason).await?;
+            if global.json {
+                return output::json(&revoked.iter().map(Issued::of).collect::<Outcome<Vec<_>>>()?);
+            }
+            for record in &revoked {
+                let (at, reason) =
+                    record.revoked.as_ref().map_or((SystemTime::now(), reason), |r| (r.at, r.reason));
+                output::note(format_args!(
+                    "{} of {} was revoked at {}: {reason}",
+                    record.serial,
+                    record.subject,
+                    output::time(at)
+                ));
+            }
+            Ok(())
+        }
+        Verb::Crl { place, shard, out } => {
+            let der = place.open().await?.crl(keystore(global)?, shard).await?;
+            let pem = enclasp_pki::crl_to_pem(&der)?;
+            match out {
+                None => output::raw(pem.as_bytes()),
+                Some(path) => std::fs::write(&path, pem)
+                    .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display()))),
+            }
         }
         Verb::Migrate { place, from: Source::Sqlite } => {
             let database = place.database()?.ok_or_else(|| {
@@ -385,11 +448,21 @@ async fn made(global: &Global, place: &Place) -> Outcome {
     Ok(())
 }
 
-async fn serve(global: &Global, place: &Place, listen: Option<String>) -> Outcome {
+async fn serve(
+    global: &Global,
+    place: &Place,
+    listen: Option<String>,
+    listen_http: Option<String>,
+) -> Outcome {
     let authority = place.open().await?;
     let url = &authority.config().url;
-    let listen = listen.unwrap_or_else(|| place_of(url));
-    let server = Server::bind(authority.clone(), keystore(global)?, &listen).await?;
+    let listen = listen.unwrap_or_else(|| place_of(url.host(), url.port()));
+    let http_url = authority.config().http_url.as_ref();
+    let listen_http = listen_http.or_else(|| http_url.map(|url| place_of(url.host(), url.port())));
+    let mut server = Server::bind(authority.clone(), keystore(global)?, &listen).await?;
+    if let Some(listen) = listen_http {
+        server = server.in_the_clear(keystore(global)?, &listen).await?;
+    }
     if server.address().port() != url.port() {
         output::warn(format_args!(
             "devices are sent to {url}: something has to forward from there to port {}",
@@ -398,25 +471,28 @@ async fn serve(global: &Global, place: &Place, listen: Option<String>) -> Outcom
     }
     let url = url.to_string();
     if global.json {
-        output::line(json!({ "listening": server.address().to_string(), "url": url }))?;
+        output::line(json!({ "listening": server.address().to_string(), "url": url,
+            "listening_http": server.address_in_the_clear().map(|address| address.to_string()), }))?;
     } else {
         output::note(format_args!(
             "listening on {} for {url}; EST at /.well-known/est, ctrl-c ends it",
             server.address()
         ));
     }
+    if let Some(address) = server.address_in_the_clear().filter(|_| !global.json) {
+        output::note(format_args!("CRLs and OCSP on {address}"));
+    }
     server.run(signals::shutdown()).await;
     authority.close().await;
     Ok(())
 }
 
-/// Where to listen for those who are sent to `url`.
-fn place_of(url: &Endpoint) -> String {
-    let port = url.port();
-    match url.host().parse::<IpAddr>() {
+/// Where to listen for those who are sent to this host and port.
+fn place_of(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
         Ok(address) if address.is_loopback() => SocketAddr::new(address, port).to_string(),
         Ok(IpAddr::V6(_)) => format!("[::]:{port}"),
-        Err(_) if url.host() == "localhost" => format!("127.0.0.1:{port}"),
+        Err(_) if host == "localhost" => format!("127.0.0.1:{port}"),
         _ => format!("0.0.0.0:{port}"),
     }
 }
@@ -432,6 +508,8 @@ struct Issued {
     not_after: String,
     issued: String,
     issued_by: String,
+    revoked: Option<String>,
+    revocation_reason: Option<RevocationReason>,
     sha256: String,
     pem: String,
 }
@@ -448,6 +526,8 @@ impl Issued {
             not_after: output::time(record.not_after),
             issued: output::time(record.issued_at),
             issued_by: record.issued_by.to_string(),
+            revoked: record.revoked.as_ref().map(|revoked| output::time(revoked.at)),
+            revocation_reason: record.revoked.as_ref().map(|revoked| revoked.reason),
             sha256: certificate.fingerprint_hex(),
             pem: certificate.to_pem(),
         })
@@ -477,11 +557,13 @@ async fn list(global: &Global, authority: &Authority, filter: &Filter) -> Outcom
         } else {
             let mut rows = Vec::new();
             if first {
-                rows.push(["SERIAL", "SUBJECT", "PROFILE", "BY", "EXPIRES"].map(str::to_owned).to_vec());
+                rows.push(
+                    ["SERIAL", "SUBJECT", "PROFILE", "BY", "EXPIRES", "REVOKED"].map(str::to_owned).to_vec(),
+                );
             }
-            rows.extend(
-                issued.into_iter().map(|i| vec![i.serial, i.subject, i.profile, i.issued_by, i.not_after]),
-            );
+            rows.extend(issued.into_iter().map(|i| {
+                vec![i.serial, i.subject, i.profile, i.issued_by, i.not_after, i.revoked.unwrap_or_default()]
+            }));
             output::table(&rows)?;
             first = false;
         }

@@ -125,8 +125,13 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
     let url = format!("https://127.0.0.1:{port}");
     let authority = {
         let _wait = output::Spinner::start("making the authority");
-        let new =
-            NewAuthority { name: "Demo".into(), url: url.parse()?, keys: KeystoreKind::Soft, database: None };
+        let new = NewAuthority {
+            name: "Demo".into(),
+            url: url.parse()?,
+            keys: KeystoreKind::Soft,
+            http_url: None,
+            database: None,
+        };
         let keystore = state.agent();
         let dir = ca_dir.clone();
         blocking(move || Ok(enclasp_ca::init(&dir, &new, &keystore)?)).await?;
