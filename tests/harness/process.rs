@@ -56,6 +56,17 @@ impl Running {
         self.child.try_wait().expect("its status").is_none()
     }
 
+    /// The processes that it started and that have not ended.
+    pub(crate) fn children(&self) -> Vec<Pid> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let of_task = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.ok()?.path().join("children")).ok()
+        };
+        let lists: Vec<String> = tasks.filter_map(of_task).collect();
+        let pids = lists.iter().flat_map(|list| list.split_whitespace());
+        pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    }
+
     /// The arguments that everybody on this machine can see.
     pub(crate) fn arguments(&self) -> Vec<u8> {
         std::fs::read(format!("/proc/{}/cmdline", self.child.id())).expect("it runs")

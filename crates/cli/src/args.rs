@@ -82,6 +82,9 @@ pub(crate) enum Command {
     /// Asks people, for the agent. Not for the command line.
     #[command(hide = true)]
     AgentPrompter,
+    /// Starts agents, for a tunnel. Not for the command line.
+    #[command(hide = true)]
+    AgentSupervisor(command::agent::Supervisor),
 }
 
 impl Command {

@@ -39,6 +39,7 @@ fn run(args: Args) -> Outcome {
         // The agent closes itself off while it has one thread, so it starts without a runtime.
         Command::Agent(agent) => command::agent::run(global, agent),
         Command::AgentPrompter => command::agent::prompter(),
+        Command::AgentSupervisor(supervisor) => command::agent::supervise(global, supervisor),
         Command::Key(key) => command::key::run(global, key),
         Command::Csr(csr) => command::csr::run(global, csr),
         Command::Identity(identity) => command::identity::run(global, identity),

@@ -30,8 +30,8 @@ pub enum Error {
     Module { key: String, reason: String, found: Vec<String> },
     #[error("cannot find the folder for Enclasp's state: {reason}")]
     State { reason: String },
-    #[error("cannot start the agent: {reason}")]
-    Agent { reason: String },
+    #[error("cannot run the process that starts agents: {reason}")]
+    Supervisor { reason: String },
     #[error(transparent)]
     Keystore(#[from] enclasp_keystore::Error),
     #[error(transparent)]
@@ -79,7 +79,9 @@ impl Error {
                 ))
             }
             Self::State { .. } => Some("name one with --state DIR or ENCLASP_STATE".into()),
-            Self::Agent { .. } => Some("run `enclasp agent` in a terminal to see what it says".into()),
+            Self::Supervisor { .. } => {
+                Some("it is `enclasp` itself, as it is in PATH or as ENCLASP_PROGRAM names it".into())
+            }
             Self::Keystore(error) => error.hint(),
             Self::Pki(error) => error.hint(),
         }

@@ -83,6 +83,11 @@ impl Holder {
         Some(format!("{kind}-{}", enclasp_pki::hex(&enclasp_pki::sha256(&name)[..4])))
     }
 
+    /// The same for any agent, in logs and messages.
+    pub(crate) fn name(&self) -> String {
+        self.label().unwrap_or_else(|| "agent".to_owned())
+    }
+
     /// The arguments of `enclasp agent` that say so.
     pub(crate) fn arguments(&self) -> Vec<&OsStr> {
         match self {

@@ -13,6 +13,7 @@ mod pkcs12;
 mod select;
 mod state;
 mod store;
+mod supervisor;
 
 pub use error::{Error, Result};
 pub use holder::Holder;
@@ -22,3 +23,4 @@ pub use pkcs12::Pkcs12;
 pub use select::{Candidate, Criteria, Selection, select};
 pub use state::State;
 pub use store::Store;
+pub use supervisor::supervise;

@@ -5,14 +5,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::agent::AgentKeystore;
 use enclasp_keystore::{Cancel, Key, KeyUri, Keystore, durable};
 
+use crate::supervisor::Supervisor;
 use crate::{Error, Holder, Result, Store};
 
 /// The folders of one user: identities, keys, the agent's socket.
@@ -20,6 +22,15 @@ use crate::{Error, Holder, Result, Store};
 pub struct State {
     root: PathBuf,
     socket: PathBuf,
+    /// Who starts agents, if not this process.
+    supervisor: Option<Supervisor>,
+}
+
+/// An agent that this process started.
+pub(crate) struct Agent {
+    pub(crate) pid: u32,
+    /// Its end, when it comes.
+    pub(crate) ended: Receiver<ExitStatus>,
 }
 
 /// The agent's socket below the state: in a folder of its own, since the agent may remove files
@@ -45,7 +56,8 @@ impl State {
             .join("enclasp");
         let socket = path_variable("XDG_RUNTIME_DIR")
             .map_or_else(|| root.join(SOCKET), |runtime| runtime.join("enclasp/agent.sock"));
-        Ok(Self { socket: path_variable("ENCLASP_AGENT_SOCKET").unwrap_or(socket), root })
+        let socket = path_variable("ENCLASP_AGENT_SOCKET").unwrap_or(socket);
+        Ok(Self { root, socket, supervisor: None })
     }
 
     /// Everything in one folder, the agent's socket too, unless `ENCLASP_AGENT_SOCKET` names
@@ -56,13 +68,24 @@ impl State {
     pub fn at(root: &Path) -> Result<Self> {
         let root = std::path::absolute(root).map_err(|e| Error::State { reason: e.to_string() })?;
         let socket = path_variable("ENCLASP_AGENT_SOCKET").unwrap_or_else(|| root.join(SOCKET));
-        Ok(Self { root, socket })
+        Ok(Self { root, socket, supervisor: None })
     }
 
     /// The same with another agent's socket.
     pub fn with_socket(mut self, socket: PathBuf) -> Self {
         self.socket = socket;
         self
+    }
+
+    /// The same, but agents are started, and started again, by a supervisor: a process that is
+    /// started now, and starts the agents of `holders` and nothing else. For a program that closes
+    /// a sandbox in which it can start none itself.
+    ///
+    /// # Errors
+    /// [`Error::Supervisor`].
+    pub fn supervised(mut self, holders: &[Holder]) -> Result<Self> {
+        self.supervisor = Some(Supervisor::start(&self, holders)?);
+        Ok(self)
     }
 
     /// The folder of everything.
@@ -108,8 +131,9 @@ impl State {
     /// The keys of an agent, which is started likewise.
     pub fn agent_of(&self, holder: Holder) -> AgentKeystore {
         let state = self.clone();
-        AgentKeystore::starting(&self.socket_of(&holder), move |until, cancel| {
-            state.start_agent(&holder, until, cancel)
+        AgentKeystore::starting(&self.socket_of(&holder), move |until, cancel| match &state.supervisor {
+            Some(supervisor) => supervisor.have_listen(&holder, until, cancel),
+            None => state.start_agent(&holder, until, cancel).map(drop),
         })
     }
 
@@ -118,10 +142,8 @@ impl State {
         let mut command = Command::new(program());
         command.args(["agent", "--exit-idle", "10m", "--state"]).arg(&self.root);
         command.arg("--socket").arg(self.socket_of(holder)).args(holder.arguments());
-        // An agent is given a PIN by the client whose it is.
-        for variable in ["ENCLASP_STATE", "ENCLASP_AGENT_SOCKET", "ENCLASP_PIN", "ENCLASP_PIN_FILE"] {
-            command.env_remove(variable);
-        }
+        command.env_remove("ENCLASP_STATE").env_remove("ENCLASP_AGENT_SOCKET");
+        without_pins(&mut command);
         if std::env::var_os("TSS2_LOG").is_none() {
             // libtss2 writes to standard error what comes back as an error as well.
             command.env("TSS2_LOG", "all+none");
@@ -146,19 +168,19 @@ impl State {
     }
 
     /// Starts an agent in a process group of its own, and waits until it listens.
-    fn start_agent(
+    pub(crate) fn start_agent(
         &self,
         holder: &Holder,
         until: Instant,
         cancel: &Cancel,
-    ) -> std::result::Result<(), enclasp_keystore::Error> {
+    ) -> std::result::Result<Agent, enclasp_keystore::Error> {
         let socket = self.socket_of(holder);
         let failed = |reason: String| enclasp_keystore::Error::Unavailable {
             at: socket.display().to_string(),
             reason: format!("the agent did not start: {reason}"),
         };
         durable::private_folder(&self.root)?;
-        let log_path = self.root.join(format!("{}.log", holder.label().as_deref().unwrap_or("agent")));
+        let log_path = self.root.join(format!("{}.log", holder.name()));
         let mut options = OpenOptions::new();
         let log = options.create(true).append(true).mode(0o600).open(&log_path);
         let log = log.map_err(|e| failed(format!("{}: {e}", log_path.display())))?;
@@ -187,15 +209,28 @@ impl State {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        // A program that outlives its agent has to wait for it, or the dead agent stays a zombie.
-        // Without a thread to spare it does, which harms nobody.
-        let _ = thread::Builder::new().name("agent's end".into()).spawn(move || child.wait());
-        outcome
+        let (pid, (end, ended)) = (child.id(), mpsc::channel());
+        in_a_thread("agent's end", move || {
+            // Mostly nobody wants to know.
+            let _ = child.wait().map(|status| end.send(status));
+        });
+        outcome.map(|()| Agent { pid, ended })
     }
 }
 
+/// An agent is given a PIN by the client whose it is.
+pub(crate) fn without_pins(command: &mut Command) {
+    command.env_remove("ENCLASP_PIN").env_remove("ENCLASP_PIN_FILE");
+}
+
+/// Waits for a child, or talks to one, aside. A program that outlives a child has to wait for it, or
+/// the dead child stays a zombie; without a thread to spare it does, which harms nobody.
+pub(crate) fn in_a_thread(name: &str, work: impl FnOnce() + Send + 'static) {
+    let _ = thread::Builder::new().name(name.into()).spawn(work);
+}
+
 /// The `enclasp` program.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let this = std::env::current_exe().ok();
     let is_enclasp = |path: &PathBuf| path.file_name().is_some_and(|name| name == "enclasp");
     path_variable("ENCLASP_PROGRAM").or(this.filter(is_enclasp)).unwrap_or_else(|| PathBuf::from("enclasp"))

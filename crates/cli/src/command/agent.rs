@@ -116,6 +116,28 @@ fn protection(agent: &Agent) -> Outcome<Protection> {
     Ok(Protection::Passphrase(passphrase))
 }
 
+/// Which agents a supervisor starts.
+#[derive(clap::Args)]
+pub(crate) struct Supervisor {
+    #[arg(long)]
+    socket: PathBuf,
+    #[arg(long)]
+    soft: bool,
+    #[arg(long)]
+    module: Vec<PathBuf>,
+    #[arg(long)]
+    tpm: Vec<String>,
+}
+
+/// Starts agents, for a tunnel.
+pub(crate) fn supervise(global: &Global, supervisor: Supervisor) -> Outcome {
+    let state = global.state()?.with_socket(supervisor.socket);
+    let soft = supervisor.soft.then_some(Holder::Soft);
+    let modules = supervisor.module.into_iter().map(Holder::Pkcs11);
+    let tpms = supervisor.tpm.into_iter().map(Holder::Tpm);
+    Ok(enclasp_identity::supervise(&state, soft.into_iter().chain(modules).chain(tpms).collect())?)
+}
+
 /// Asks people, for the agent.
 pub(crate) fn prompter() -> Outcome {
     enclasp_agent::prompter_main().map_err(Failure::from)

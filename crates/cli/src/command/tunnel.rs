@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use enclasp_enroll::duration;
-use enclasp_identity::{Identity, State};
+use enclasp_identity::{Holder, Identity, State};
 use enclasp_keystore::KeyUri;
 use enclasp_keystore::soft::SoftKey;
 use enclasp_tls::{Access, Credential, Options, Version};
@@ -256,6 +256,7 @@ impl Source {
     }
 
     fn identity(state: State, identity: Identity) -> Outcome<Self> {
+        let state = state.supervised(&[Holder::of(&identity.key)?])?;
         let credential = Credential::open(&state, &identity)?;
         Ok(Self { credential, identity: Some((state, Arc::new(Mutex::new(identity)))) })
     }
