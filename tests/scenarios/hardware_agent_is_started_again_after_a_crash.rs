@@ -57,7 +57,10 @@ fn a_server_outlives_its_supervisor() {
     let done = ping(&home, port);
     assert!(!done.text().contains("heard"), "{done}");
     let refused = server.stderr.wait_for("refused");
-    assert!(refused.contains("the supervisor of agent `pkcs11-") && refused.contains("has ended"), "{refused}");
+    assert!(
+        refused.contains("the supervisor of agent `pkcs11-") && refused.contains("has ended"),
+        "{refused}"
+    );
     // Whoever else starts one serves this server, too.
     token.identity("other", "p256", "client");
     ping(&home, port).prints("heard: ping");
