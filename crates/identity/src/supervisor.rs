@@ -105,8 +105,10 @@ impl Supervisor {
         cancel: &Cancel,
     ) -> std::result::Result<(), KeyError> {
         let name = holder.name();
-        let failed =
-            |reason: String| KeyError::Unavailable { at: format!("the supervisor of agent `{name}`"), reason };
+        let failed = |reason: String| KeyError::Unavailable {
+            at: format!("the supervisor of agent `{name}`"),
+            reason,
+        };
         let order = Order { agent: name.clone(), within: until.saturating_duration_since(Instant::now()) };
         let order = serde_json::to_vec(&order).map_err(|e| failed(e.to_string()))?;
         let mut stream = self.converse(&order).map_err(|e| failed(said(&e)))?;

@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::sync::Semaphore;
 
 use crate::current::{Current, Replacer};
-use crate::endpoint::Stream;
+use crate::endpoint::{Peer, Stream};
 use crate::relay::{Relay, refusal};
 use crate::serve::Front;
 use crate::{Endpoint, Error, Limits, Observer, Result};
@@ -93,11 +93,11 @@ impl ClientTunnel {
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let tunnel = self.tunnel;
-        let carry = move |stream, peer: String| {
+        let carry = move |stream, peer: Peer| {
             let tunnel = tunnel.clone();
             async move {
                 if let Err(error) = tunnel.carry(stream).await {
-                    refusal(&peer, &error);
+                    refusal(&peer.name, &error);
                 }
             }
         };

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::turns::Source;
 use crate::{Error, Result};
 
 /// Where to listen or to connect: `HOST:PORT`, `[IPV6]:PORT`, `:PORT` (listening on every address)
@@ -192,16 +193,27 @@ impl Acceptor {
     }
 }
 
+/// Who connected.
+pub(crate) struct Peer {
+    /// What messages call it.
+    pub(crate) name: String,
+    pub(crate) source: Source,
+}
+
 impl Accepted {
-    /// A stream of the runtime that this is called in, and what to call its other end.
-    pub(crate) fn into_stream(self) -> io::Result<(Stream, String)> {
+    /// A stream of the runtime that this is called in, and who is at its other end.
+    pub(crate) fn into_stream(self) -> io::Result<(Stream, Peer)> {
         Ok(match self {
-            Self::Tcp(stream, from) => (Box::new(TcpStream::from_std(stream)?), from.to_string()),
+            Self::Tcp(stream, from) => {
+                let peer = Peer { name: from.to_string(), source: from.into() };
+                (Box::new(TcpStream::from_std(stream)?), peer)
+            }
             Self::Unix(stream) => {
                 let stream = UnixStream::from_std(stream)?;
                 let peer = stream.peer_cred()?;
                 let pid = peer.pid().map(|pid| format!(" pid {pid}")).unwrap_or_default();
-                (Box::new(stream), format!("uid {}{pid}", peer.uid()))
+                let name = format!("uid {}{pid}", peer.uid());
+                (Box::new(stream), Peer { name, source: Source::User(peer.uid()) })
             }
         })
     }

@@ -13,6 +13,7 @@ mod error;
 mod relay;
 mod serve;
 mod server;
+mod turns;
 mod workers;
 
 use std::sync::Arc;
@@ -37,6 +38,9 @@ pub struct Limits {
     /// How many of them may be in their handshake; the others wait for their turn. A client that
     /// has sent nothing yet takes no turn.
     pub max_handshakes: usize,
+    /// How many of these one source may have at a server tunnel: an address, the /64 of an IPv6
+    /// address, or a user of this machine. So nobody takes all turns by stopping in the middle.
+    pub max_handshakes_of_source: usize,
     /// How long a client of a server tunnel may send nothing at all.
     pub silence_timeout: Duration,
     /// How long open connections may go on after the tunnel was told to stop.
@@ -46,12 +50,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 10 s to connect, 4096 connections, 256 handshakes, 5 s of silence, 30 s to drain, a thread for each core.
+    /// 10 s to connect, 4096 connections, 256 handshakes, 64 of one source, 5 s of silence, 30 s to
+    /// drain, a thread for each core.
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
             max_connections: 4096,
             max_handshakes: 256,
+            max_handshakes_of_source: 64,
             silence_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             threads: available_parallelism().map_or(1, usize::from),

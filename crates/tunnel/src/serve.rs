@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::endpoint::{Accepted, Listener, Stream};
+use crate::endpoint::{Accepted, Listener, Peer, Stream};
 use crate::workers::{Gone, Workers};
 use crate::{Endpoint, Error, Limits, Result};
 
@@ -40,11 +40,11 @@ impl Front {
         &self.bound
     }
 
-    /// Has `carry` deal with each connection and the name of its other end, until `shutdown`
+    /// Has `carry` deal with each connection and who is at its other end, until `shutdown`
     /// completes; then lets what is open go on for the drain timeout.
     pub(crate) async fn run<C, F>(self, shutdown: impl Future<Output = ()>, carry: C)
     where
-        C: Fn(Stream, String) -> F + Clone + Send + Sync + 'static,
+        C: Fn(Stream, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let Self { listener, limits, workers, gone, .. } = self;

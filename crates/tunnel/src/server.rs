@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use enclasp_tls::{Access, Clients, Credential, Options, Server, close};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::current::{Current, Replacer};
-use crate::endpoint::Stream;
+use crate::endpoint::{Peer, Stream};
 use crate::relay::{Relay, refusal};
 use crate::serve::Front;
+use crate::turns::Turns;
 use crate::{Endpoint, Error, Limits, Observer, Result};
 
 /// What a [`ServerTunnel`] is made of.
@@ -48,7 +48,7 @@ struct Tunnel {
     tls: Current<Server, Credential>,
     target: Endpoint,
     limits: Limits,
-    handshakes: Semaphore,
+    handshakes: Turns,
     observer: Option<Observer>,
 }
 
@@ -67,7 +67,7 @@ impl ServerTunnel {
             Ok(Server::new(credential, clients.clone(), options.clone())?)
         })?;
         let front = Front::bind(listen, limits.clone()).await?;
-        let handshakes = Semaphore::new(limits.max_handshakes);
+        let handshakes = Turns::new(limits.max_handshakes, limits.max_handshakes_of_source);
         let tunnel = Tunnel { tls, target, limits, handshakes, observer };
         Ok(Self { front, tunnel: Arc::new(tunnel) })
     }
@@ -87,11 +87,11 @@ impl ServerTunnel {
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let tunnel = self.tunnel;
-        let carry = move |stream, peer: String| {
+        let carry = move |stream, peer: Peer| {
             let tunnel = tunnel.clone();
             async move {
                 if let Err(error) = tunnel.carry(stream, &peer).await {
-                    refusal(&peer, &error);
+                    refusal(&peer.name, &error);
                 }
             }
         };
@@ -100,23 +100,23 @@ impl ServerTunnel {
 }
 
 impl Tunnel {
-    async fn carry(&self, stream: Stream, peer: &str) -> Result<()> {
+    async fn carry(&self, stream: Stream, peer: &Peer) -> Result<()> {
         // What it takes to begin is boxed, since an open connection needs far less.
         let relay = Box::pin(self.establish(stream, peer)).await?;
         relay.run().await;
         Ok(())
     }
 
-    async fn establish(&self, mut stream: Stream, peer: &str) -> Result<Relay> {
+    async fn establish(&self, mut stream: Stream, peer: &Peer) -> Result<Relay> {
         let started = Instant::now();
         let after = self.limits.silence_timeout;
         // An error is for the handshake to meet.
         if timeout(after, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
-            return Err(Error::Silence { peer: peer.to_owned(), after });
+            return Err(Error::Silence { peer: peer.name.clone(), after });
         }
         let accepted = {
-            let _turn = self.handshakes.acquire().await;
-            self.tls.get().handshake(&mut stream, peer).await
+            let _turn = self.handshakes.take(peer.source).await;
+            self.tls.get().handshake(&mut stream, &peer.name).await
         };
         let (mut tls, evidence) = accepted?;
         if let Some(observer) = &self.observer {

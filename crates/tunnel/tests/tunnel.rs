@@ -11,7 +11,7 @@ use enclasp_tls::{Access, Client, ClientStream, Credential, Error as TlsError, O
 use enclasp_tunnel::{ClientConfig, ClientTunnel, Endpoint, Limits, Observer, ServerConfig, ServerTunnel};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -391,6 +391,29 @@ async fn silent_peers_take_no_turn() {
     let mut silent = connect(&server.at).await;
     assert_eq!(timeout(LONG, silent.read(&mut [0])).await.unwrap().unwrap(), 0);
     log.line("said nothing for 50ms").await;
+}
+
+/// Others at other addresses get their turn while those of one address are stuck in theirs.
+#[tokio::test]
+async fn one_address_cannot_take_all_turns() {
+    let authority = Authority::new("Acme");
+    let mut config = authority.server(counting_backend().await);
+    config.limits.max_handshakes = 3;
+    config.limits.max_handshakes_of_source = 2;
+    config.options.handshake_timeout = 10 * LONG;
+    let server = start!(ServerTunnel, config);
+    let mut stuck = Vec::new();
+    for _ in 0..10 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(server.at.to_string().parse().unwrap()).await.unwrap();
+        // The beginning of a record.
+        stream.write_all(&[22, 3, 1]).await.unwrap();
+        stuck.push(stream);
+    }
+    let client = tls_client(&authority, Some(authority.laptop()));
+    let stream = timeout(LONG, tls(&client, &server.at)).await.unwrap().unwrap();
+    assert_eq!(timeout(LONG, exchange(stream, b"hello")).await.unwrap(), b"5:hello");
 }
 
 #[tokio::test]
