@@ -27,13 +27,46 @@ fn pins_are_asked_for_on_the_terminal() {
     assert!(!screen.contains("1234") && !screen.contains("9999"), "{screen}");
 }
 
-/// Types a PIN until its stars are there: a pinentry throws away what was typed before it listens.
 fn enter_pin(home: &Home, terminal: &Terminal<'_>, pin: &str) {
+    type_pin(home, pin);
+    terminal.answer("The PIN of token", "Enter");
+}
+
+/// Types a PIN until its stars are there: a pinentry throws away what was typed before it listens.
+fn type_pin(home: &Home, pin: &str) {
     eventually("the PIN is typed", || {
         run(home.program("tmux", &format!("-S tmux send-keys C-u {pin}"))).succeeds();
         run(home.program("tmux", "-S tmux capture-pane -p")).succeeds().text().contains("****")
     });
-    terminal.answer("The PIN of token", "Enter");
+}
+
+/// A new PIN is entered twice, until both are the same.
+#[test]
+fn a_new_pin_is_entered_twice() {
+    let home = Home::new();
+    let Some(tpm) = home.tpm() else { return };
+    if !needs(&["tmux", "pinentry-curses"]) {
+        return;
+    }
+    let key = tpm.key("web");
+    let terminal = Terminal::run(&home, &format!("enclasp key create '{key}' --pin; echo code $?"));
+    for (question, pin) in [
+        ("Choose a PIN for the new TPM key", "2580"),
+        ("Enter the PIN once more", "2581"),
+        ("These were two different PINs", "2580"),
+        ("Enter the PIN once more", "2580"),
+    ] {
+        terminal.shows(question);
+        type_pin(&home, pin);
+        run(home.program("tmux", "-S tmux send-keys Enter")).succeeds();
+    }
+    terminal.shows("code 0");
+    drop(terminal);
+    home.end_agents();
+    home.write("pin", "2580");
+    let mut sign = home.command(&format!("csr create --key {key} --subject CN=web"));
+    sign.env("ENCLASP_PIN_FILE", home.path("pin"));
+    run(sign).succeeds();
 }
 
 /// A TPM's key has a PIN of its own.

@@ -66,6 +66,8 @@ enum Wanted {
     Yes,
     /// The PIN of what is described.
     Pin { what: String, tries_left: Option<u32> },
+    /// A PIN for what is described, entered twice.
+    NewPin { what: String },
 }
 
 /// What the prompter answers.
@@ -144,8 +146,10 @@ impl Confirm for Prompter {
 impl Prompter {
     /// Has a person enter a PIN.
     pub(crate) fn pin(&self, wanted: &PinWanted<'_>, ctx: &SignContext) -> Result<Zeroizing<String>> {
-        let PinWanted { key, what, tries_left } = *wanted;
-        match self.ask(key, Wanted::Pin { what: what.to_owned(), tries_left }, ctx)? {
+        let PinWanted { key, what, tries_left, new } = *wanted;
+        let what = what.to_owned();
+        let wanted = if new { Wanted::NewPin { what } } else { Wanted::Pin { what, tries_left } };
+        match self.ask(key, wanted, ctx)? {
             Answer::Pin(pin) => Ok(pin),
             _ => Err(denied(key, "use", "the person who was asked gave no PIN")),
         }
@@ -156,6 +160,7 @@ impl Prompter {
         let (operation, unasked) = match wanted {
             Wanted::Yes => ("sign with", "nobody can be asked"),
             Wanted::Pin { .. } => ("use", "its PIN is needed, and nobody can be asked"),
+            Wanted::NewPin { .. } => ("create", "it needs a PIN, and nobody can be asked"),
         };
         let denied = |reason: &str| denied(key, operation, &format!("{unasked}: {reason}"));
         let Requester { tty, display, wayland_display, .. } = &ctx.requester;

@@ -108,6 +108,8 @@ pub struct PinWanted<'a> {
     pub what: &'a str,
     /// How many tries remain before it is locked, where that is known.
     pub tries_left: Option<u32>,
+    /// Whether it is chosen now: a person then enters it twice.
+    pub new: bool,
 }
 
 /// A keystore that can hold a certificate beside its key.

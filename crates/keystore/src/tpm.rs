@@ -418,7 +418,7 @@ impl Shared {
 
     /// Asks for the PIN that a new key shall have.
     fn new_pin(&self, uri: &KeyUri, job: &Job) -> Result<Zeroizing<String>> {
-        let wanted = PinWanted { key: uri, what: "the new TPM key", tries_left: None };
+        let wanted = PinWanted { key: uri, what: "the new TPM key", tries_left: None, new: true };
         let pin = self.ask.pin(&wanted, &job.ctx)?;
         let refused = |reason: String| {
             Err(Error::Denied { key: job.key.clone(), operation: job.operation.into(), reason })

@@ -99,24 +99,19 @@ impl Pinentry {
             "SETTITLE enclasp".into(),
             match wanted {
                 Wanted::Yes => "SETOK Sign".into(),
-                Wanted::Pin { .. } => "SETPROMPT PIN:".into(),
+                Wanted::Pin { .. } | Wanted::NewPin { .. } => "SETPROMPT PIN:".into(),
             },
             "SETCANCEL Refuse".into(),
         ] {
             let _ = self.command(&command)?;
         }
-        if let Err(error) = self.command(&format!("SETDESC {}", escape(description)))? {
-            return Ok(failed(error));
-        }
-        let mut pin = Zeroizing::new(Vec::new());
         let answered = match wanted {
-            Wanted::Yes => self.command("CONFIRM")?.map(|()| Answer::Agreed),
-            Wanted::Pin { .. } => {
-                self.input.write_all(b"GETPIN\n")?;
-                let answered = self.answer(Some(&mut pin))?;
-                let text = std::str::from_utf8(&pin).map_err(|_| io::ErrorKind::InvalidData)?;
-                answered.map(|()| Answer::Pin(Zeroizing::new(text.to_owned())))
-            }
+            Wanted::Yes => match self.describe(description)? {
+                Ok(()) => self.command("CONFIRM")?.map(|()| Answer::Agreed),
+                Err(error) => Err(error),
+            },
+            Wanted::Pin { .. } => self.pin(description)?.map(Answer::Pin),
+            Wanted::NewPin { .. } => self.new_pin(description)?.map(Answer::Pin),
         };
         Ok(match answered {
             Ok(answer) => answer,
@@ -126,6 +121,38 @@ impl Pinentry {
                 _ => failed(error),
             },
         })
+    }
+
+    fn describe(&mut self, description: &str) -> io::Result<Result<(), Complaint>> {
+        self.command(&format!("SETDESC {}", escape(description)))
+    }
+
+    fn pin(&mut self, description: &str) -> io::Result<Result<Zeroizing<String>, Complaint>> {
+        if let Err(error) = self.describe(description)? {
+            return Ok(Err(error));
+        }
+        let mut pin = Zeroizing::new(Vec::new());
+        self.input.write_all(b"GETPIN\n")?;
+        let answered = self.answer(Some(&mut pin))?;
+        let text = std::str::from_utf8(&pin).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(answered.map(|()| Zeroizing::new(text.to_owned())))
+    }
+
+    /// Asks until the same PIN was entered twice. (SETREPEAT is not for every pinentry.)
+    fn new_pin(&mut self, description: &str) -> io::Result<Result<Zeroizing<String>, Complaint>> {
+        let again = format!("Enter the PIN once more.\n\n{description}");
+        let anew = format!("These were two different PINs.\n\n{description}");
+        let mut description = description;
+        loop {
+            let first = match self.pin(description)? {
+                Ok(first) => first,
+                refused => return Ok(refused),
+            };
+            match self.pin(&again)? {
+                Ok(second) if second != first => description = &anew,
+                answered => return Ok(answered),
+            }
+        }
     }
 
     /// Sets an option whose value comes from outside, unless it could hold something else.

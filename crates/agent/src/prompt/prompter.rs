@@ -52,6 +52,8 @@ pub fn prompter_main() -> Result<(), Error> {
                 Err(error) => break Err(io::Error::other(error)),
             },
             Ok(None) => break Ok(()),
+            // As it ends when the agent was killed with an answer on its way.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(()),
             Err(error) => break Err(error),
         }
     };
@@ -236,6 +238,7 @@ fn description(question: &Question) -> String {
             };
             format!("The PIN of {} is needed to use {key}.{left}", plain(what, 100))
         }
+        Wanted::NewPin { what } => format!("Choose a PIN for {}, {key}.", plain(what, 100)),
     };
     format!("{wanted}\n\nReason: {}\n\nAsked by {program} ({pid})", plain(reason, 300))
 }

@@ -179,7 +179,8 @@ impl Token {
             return logged_in(session.login(user, None));
         }
         let tries_left = info.user_pin_final_try().then_some(1);
-        let pin = caller.pins.pin(&PinWanted { key: caller.key, what, tries_left }, caller.ctx)?;
+        let pin =
+            caller.pins.pin(&PinWanted { key: caller.key, what, tries_left, new: false }, caller.ctx)?;
         caller.ctx.check(caller.key)?;
         // Held over the login, so that two callers do not try the same wrong PIN at once.
         let mut refused = caller.module.refused.lock().unwrap_or_else(PoisonError::into_inner);

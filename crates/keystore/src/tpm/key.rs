@@ -94,7 +94,7 @@ impl TpmKey {
             });
         }
         let tries_left = lockout.map(|lockout| lockout.tries_left());
-        let wanted = PinWanted { key: &self.opened.info.uri, what: "the TPM key", tries_left };
+        let wanted = PinWanted { key: &self.opened.info.uri, what: "the TPM key", tries_left, new: false };
         self.shared.ask.pin(&wanted, &job.ctx)
     }
 
