@@ -75,21 +75,16 @@ pub(crate) fn of_module(module: &Path, reach: &Reach) -> Needs {
 pub(crate) fn of_tpm(tcti: &str, reach: &Reach) -> Needs {
     let mut needs = of_driver(reach);
     let (kind, conf) = tcti.split_once(':').unwrap_or((tcti, ""));
-    let setting = |name: &str| {
-        conf.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
-    };
     match kind {
         "device" => needs.writable.push(PathBuf::from(conf)),
         // The simulators have a second port, for what is not a command, after the first.
-        "swtpm" | "mssim" => match setting("path") {
-            Some(path) => needs.writable.push(path.into()),
-            None => {
-                let port = setting("port").and_then(|port| port.parse().ok()).unwrap_or(2321_u16);
-                if needs.network == Network::None {
-                    needs.network = Network::Ports(vec![port, port.saturating_add(1)]);
-                }
+        "swtpm" | "mssim" => {
+            let port = conf.split(',').find_map(|setting| setting.strip_prefix("port=")?.parse().ok());
+            let port = port.unwrap_or(2321_u16);
+            if needs.network == Network::None {
+                needs.network = Network::Ports(vec![port, port.saturating_add(1)]);
             }
-        },
+        }
         // The broker is on the system's bus.
         "tabrmd" => needs.writable.push("/run/dbus".into()),
         _ => {}
@@ -125,9 +120,6 @@ mod tests {
         assert!(needs("device:/dev/tpmrm7").writable.contains(&PathBuf::from("/dev/tpmrm7")));
         assert_eq!(needs("swtpm:host=127.0.0.1,port=7000").network, Network::Ports(vec![7000, 7001]));
         assert_eq!(needs("swtpm").network, Network::Ports(vec![2321, 2322]));
-        let by_path = needs("swtpm:path=/run/swtpm/sock");
-        assert_eq!(by_path.network, Network::None);
-        assert!(by_path.writable.contains(&PathBuf::from("/run/swtpm/sock")));
     }
 
     #[test]

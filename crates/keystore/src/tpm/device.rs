@@ -120,6 +120,11 @@ impl Tpm {
     }
 
     fn connect(&self, job: &Job) -> Outcome<Link> {
+        // What the library does not know it leaves out, and would reach another TPM.
+        if let Some(unknown) = unknown_setting(&self.tcti) {
+            let reason = format!("`{unknown}` is no setting: a simulator has a host and a port");
+            return Err(self.unavailable(&reason).into());
+        }
         let tcti = self.tcti.parse::<TctiNameConf>().map_err(|_| {
             self.unavailable(
                 "not a TCTI; one looks like device:/dev/tpmrm0 or swtpm:host=127.0.0.1,port=2321",
@@ -258,4 +263,12 @@ impl Tpm {
             _ => format!("cannot open {path}: {error}"),
         })
     }
+}
+
+/// The first setting of a simulator's TCTI that the library does not know.
+fn unknown_setting(tcti: &str) -> Option<&str> {
+    let settings = tcti.strip_prefix("swtpm:").or_else(|| tcti.strip_prefix("mssim:"))?;
+    let known =
+        |setting: &str| setting.is_empty() || setting.starts_with("host=") || setting.starts_with("port=");
+    settings.split(',').find(|setting| !known(setting))
 }

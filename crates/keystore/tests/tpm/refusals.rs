@@ -19,6 +19,7 @@ fn a_tpm_that_is_not_there_is_named() {
         ("device:/dev/no-such-tpm".into(), "there is no /dev/no-such-tpm"),
         (format!("device:{}", folder.path().display()), "cannot open"),
         ("pigeon:post".into(), "not a TCTI"),
+        ("swtpm:path=/run/tpm.sock".into(), "`path=/run/tpm.sock` is no setting"),
     ] {
         let config = TpmConfig { tcti: tcti.clone(), folder: folder.path().join("keys") };
         let error = TpmKeystore::open(config, nobody()).map(|_| ()).unwrap_err();
