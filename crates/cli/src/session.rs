@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use enclasp_enroll::Sponsor;
 use enclasp_identity::{Criteria, Identity, State, select};
 use enclasp_pki::{DistinguishedName, Purpose};
 use enclasp_tls::Credential;
@@ -51,6 +52,13 @@ pub(crate) fn client_identity(state: &State, choice: &Choice, explain: bool) -> 
             selection.explain().join("; ")
         ))),
     }
+}
+
+/// The identity that pays for the certificates of another.
+pub(crate) fn sponsor(state: &State, name: &str) -> Outcome<Sponsor> {
+    let identity = state.identities()?.get(name)?;
+    let key = state.open_key(&identity.key)?;
+    Ok(Sponsor { identity, key })
 }
 
 /// How long a key that a rekey put out of service stays after the new one has been used, for other

@@ -26,6 +26,26 @@ pub struct Enrolment {
     pub pending: PathBuf,
 }
 
+impl Enrolment {
+    /// The key of an identity that there is not yet.
+    pub(crate) fn new_key(&self) -> Result<(Box<dyn Key>, Step)> {
+        Store::check_name(&self.identity)?;
+        match self.store.get(&self.identity) {
+            Err(enclasp_identity::Error::Absent { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(Error::IdentityExists { identity: self.identity.clone() }),
+        }
+        let uri = &self.key.uri;
+        match self.keystore.open(uri) {
+            Ok(key) => Ok((key, Step::KeyFound(uri.clone()))),
+            Err(enclasp_keystore::Error::Absent { .. }) => {
+                Ok((self.keystore.create(&self.key)?, Step::KeyMade(uri.clone())))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// What an enrolment has just done, for a person who watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -127,6 +147,7 @@ pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step
         software: key.info().origin == Origin::Imported,
         updated: SystemTime::now(),
         retired: None,
+        certified_by: None,
     };
     // One that exists was stored by an earlier attempt with this very token: see `prepare`.
     enrolment.store.put(&identity)?;
@@ -153,17 +174,8 @@ fn prepare(token: &Token, enrolment: &Enrolment) -> Result<(Pending, Box<dyn Key
         let steps = vec![Step::Resumed { key: pending.key.clone() }];
         return Ok((pending, key, steps));
     }
-    if existing.is_some() {
-        return Err(Error::IdentityExists { identity: enrolment.identity.clone() });
-    }
     let uri = &enrolment.key.uri;
-    let (key, step) = match enrolment.keystore.open(uri) {
-        Ok(key) => (key, Step::KeyFound(uri.clone())),
-        Err(enclasp_keystore::Error::Absent { .. }) => {
-            (enrolment.keystore.create(&enrolment.key)?, Step::KeyMade(uri.clone()))
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let (key, step) = enrolment.new_key()?;
     let subject = token.subject()?;
     let ctx =
         SignContext::new(format!("certificate request for {subject} to {}", token.contents().authority));

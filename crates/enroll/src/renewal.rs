@@ -1,37 +1,76 @@
 //! Renewal: a new certificate for the same names, paid for with the old certificate (RFC 7030
-//! §4.2.2). The key stays ([`renew`]) or is replaced ([`rekey`]).
+//! §4.2.2). The key stays ([`renew`]) or is replaced ([`rekey`]). [`certify`] begins an identity whose
+//! renewals another one pays for.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use enclasp_identity::{Identity, Store};
-use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, SignContext};
+use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, Origin, SignContext};
 use enclasp_pki::{Certificate, create_csr};
 use enclasp_tls::Credential;
 use rustls_pki_types::CertificateDer;
 
-use crate::enrolment::{blocking, checked_chain, same_names};
+use crate::enrolment::{Enrolment, blocking, checked_chain, same_names};
 use crate::pending::{Pending, of_rekey};
 use crate::trust::parsed;
 use crate::{Client, Endpoint, Error, Result, Trust};
 
+/// An identity whose certificate pays for that of another, and its key.
+pub struct Sponsor {
+    /// Which authority, and which names.
+    pub identity: Identity,
+    /// What authenticates to the authority.
+    pub key: Arc<dyn Key>,
+}
+
+/// Makes an identity with the names of the `sponsor`, whose certificate authenticates the request for
+/// it, in place of a token, and for its renewals. So a server whose key in hardware is slow has
+/// short-lived certificates for a key in software. A call that was interrupted is made again.
+///
+/// # Errors
+/// [`Error::IdentityExists`]; as [`renew`].
+pub async fn certify(sponsor: Sponsor, enrolment: &Enrolment) -> Result<Identity> {
+    let renewal = Renewal::of(&sponsor.identity, None)?;
+    let key: Arc<dyn Key> = blocking({
+        let enrolment = enrolment.clone();
+        move || Ok(Arc::from(enrolment.new_key()?.0))
+    })
+    .await?;
+    let chain = renewal.certify(&key, sponsor.key).await?;
+    let identity = Identity {
+        name: enrolment.identity.clone(),
+        key: key.info().uri.clone(),
+        chain,
+        software: key.info().origin == Origin::Imported,
+        updated: SystemTime::now(),
+        retired: None,
+        certified_by: Some(sponsor.identity.name.clone()),
+        ..sponsor.identity
+    };
+    enrolment.store.add(&identity)?;
+    Ok(identity)
+}
+
 /// Gets a new certificate for `identity` from the authority that issued the present one, over a
-/// connection that the present one authenticates, and stores it in place of the old. `key` is the
-/// identity's key, and stays it.
+/// connection that the present one authenticates, or that of its sponsor
+/// ([`Identity::certified_by`]), and stores it in place of the old. `key` is the identity's key, and
+/// stays it.
 ///
 /// # Errors
 /// [`Error::NotRenewable`] if no authority is known, or if the present certificate has expired; what
 /// the key, the connection and the authority say; [`Error::WrongCertificate`]. The identity then
 /// stays as it was.
-pub async fn renew(identity: &Identity, key: Arc<dyn Key>, store: &Store) -> Result<Identity> {
-    let renewal = Renewal::of(identity)?;
-    let csr = blocking({
-        let (renewal, key) = (renewal.clone(), key.clone());
-        move || renewal.request(&*key)
-    })
-    .await?;
-    let chain = renewal.exchange(&csr, key.clone(), &key.info().spki).await?;
+pub async fn renew(
+    identity: &Identity,
+    key: Arc<dyn Key>,
+    sponsor: Option<Sponsor>,
+    store: &Store,
+) -> Result<Identity> {
+    let renewal = Renewal::of(identity, sponsor.as_ref())?;
+    let paying = sponsor.map_or_else(|| key.clone(), |sponsor| sponsor.key);
+    let chain = renewal.certify(&key, paying).await?;
     let renewed = Identity { chain, updated: SystemTime::now(), ..identity.clone() };
     store.put(&renewed)?;
     Ok(renewed)
@@ -49,20 +88,17 @@ pub async fn renew(identity: &Identity, key: Arc<dyn Key>, store: &Store) -> Res
 pub async fn rekey(
     identity: &Identity,
     keystore: Arc<dyn Keystore>,
+    sponsor: Option<Sponsor>,
     store: &Store,
     pending: &Path,
 ) -> Result<Identity> {
-    let renewal = Renewal::of(identity)?;
+    let renewal = Renewal::of(identity, sponsor.as_ref())?;
     let name = of_rekey(&identity.name);
     let (old, new, csr) = blocking({
         let (keystore, name) = (keystore.clone(), name.clone());
         let (renewal, identity, pending) = (renewal.clone(), identity.clone(), pending.to_owned());
         move || {
             let old: Arc<dyn Key> = Arc::from(keystore.open(&identity.key)?);
-            // The rekey before this one ends here: its key authenticates this renewal.
-            if let Some(retired) = &identity.retired {
-                delete(&*keystore, retired)?;
-            }
             // One of another identity that had this name, or of a certificate that was renewed since,
             // asks for other names or is of no use any more.
             let replaces = Some(renewal.old.fingerprint_hex());
@@ -92,7 +128,12 @@ pub async fn rekey(
         }
     })
     .await?;
-    let chain = renewal.exchange(&csr, old, &new.info().spki).await?;
+    let paying = sponsor.map_or(old, |sponsor| sponsor.key);
+    let chain = renewal.exchange(&csr, paying, &new.info().spki).await?;
+    // The present identity was used, so the rekey before this one ends here.
+    if let Some(retired) = identity.retired.clone() {
+        blocking(move || delete(&*keystore, &retired)).await?;
+    }
     let renewed = Identity {
         key: new.info().uri.clone(),
         chain,
@@ -134,10 +175,12 @@ fn delete(keystore: &dyn Keystore, key: &KeyUri) -> Result<()> {
     }
 }
 
-/// What a renewal takes over from the identity.
+/// What a renewal takes over from the identity, and from who pays for it.
 #[derive(Clone)]
 struct Renewal {
+    /// Whose names.
     old: Certificate,
+    /// What authenticates.
     chain: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
     endpoint: Endpoint,
@@ -145,21 +188,35 @@ struct Renewal {
 }
 
 impl Renewal {
-    fn of(identity: &Identity) -> Result<Self> {
+    fn of(identity: &Identity, sponsor: Option<&Sponsor>) -> Result<Self> {
+        let paying = sponsor.map_or(identity, |sponsor| &sponsor.identity);
         let not_renewable =
-            |reason: &str| Error::NotRenewable { identity: identity.name.clone(), reason: reason.to_owned() };
+            |reason: &str| Error::NotRenewable { identity: paying.name.clone(), reason: reason.to_owned() };
         let authority = identity.authority.as_ref().ok_or_else(|| not_renewable("it was imported"))?;
-        let old = identity.leaf()?;
-        if old.not_after() < SystemTime::now() {
+        if paying.leaf()?.not_after() < SystemTime::now() {
             return Err(not_renewable("its certificate has expired, and cannot authenticate the renewal"));
         }
         Ok(Self {
-            old,
-            chain: identity.chain.clone(),
+            old: identity.leaf()?,
+            chain: paying.chain.clone(),
             roots: identity.roots.clone(),
             endpoint: authority.parse()?,
             key: identity.key.clone(),
         })
+    }
+
+    /// A new chain for `key`, to which `paying` authenticates.
+    async fn certify(
+        &self,
+        key: &Arc<dyn Key>,
+        paying: Arc<dyn Key>,
+    ) -> Result<Vec<CertificateDer<'static>>> {
+        let csr = blocking({
+            let (renewal, key) = (self.clone(), key.clone());
+            move || renewal.request(&*key)
+        })
+        .await?;
+        self.exchange(&csr, paying, &key.info().spki).await
     }
 
     /// The old certificate's names, for `key`. Blocks as long as the key takes.
@@ -169,15 +226,15 @@ impl Renewal {
         Ok(create_csr(key, self.old.subject(), self.old.subject_alt_names(), &ctx)?)
     }
 
-    /// Sends the request, authenticated with the old certificate and its key, and checks what comes
-    /// back to be for `spki` and for the old names. Returns the new chain.
+    /// Sends the request, authenticated with the certificate that pays for it and its key, and checks
+    /// what comes back to be for `spki` and for the old names. Returns the new chain.
     async fn exchange(
         &self,
         csr: &[u8],
-        old_key: Arc<dyn Key>,
+        paying: Arc<dyn Key>,
         spki: &[u8],
     ) -> Result<Vec<CertificateDer<'static>>> {
-        let credential = Credential::new(self.chain.clone(), old_key)?;
+        let credential = Credential::new(self.chain.clone(), paying)?;
         let client = Client::new(self.endpoint.clone(), Trust::Roots(self.roots.clone()))?;
         let issued = client.simplereenroll(csr, &credential).await?;
         let authorities = client.cacerts().await?;

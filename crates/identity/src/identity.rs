@@ -28,6 +28,9 @@ pub struct Identity {
     pub updated: SystemTime,
     /// The key that a rekey put out of service. It is kept until the new one has been used.
     pub retired: Option<KeyUri>,
+    /// The identity whose certificate authenticates the renewal of this one, if it is not this one
+    /// itself: a key in hardware that has short-lived certificates made for a key in software.
+    pub certified_by: Option<String>,
 }
 
 impl Identity {
@@ -56,6 +59,8 @@ pub(crate) struct Stored {
     updated: SystemTime,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retired: Option<KeyUri>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certified_by: Option<String>,
     chain: String,
     roots: String,
 }
@@ -75,6 +80,7 @@ impl From<&Identity> for Stored {
             authority: identity.authority.clone(),
             updated: identity.updated,
             retired: identity.retired.clone(),
+            certified_by: identity.certified_by.clone(),
             chain: bundle(&identity.chain),
             roots: bundle(&identity.roots),
         }
@@ -108,6 +114,7 @@ impl Stored {
             software: stored.software,
             updated: stored.updated,
             retired: stored.retired,
+            certified_by: stored.certified_by,
         })
     }
 }

@@ -55,6 +55,7 @@ fn identity(name: &str, certificate: &Certificate) -> Identity {
         software: false,
         updated: SystemTime::now(),
         retired: None,
+        certified_by: None,
     }
 }
 

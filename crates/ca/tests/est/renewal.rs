@@ -65,7 +65,7 @@ async fn an_expired_certificate_is_refused() {
     let client = ca.client().with_patience(Duration::ZERO);
     let error = client.simplereenroll(&request, &credential).await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("expired"), "{error}");
-    let error = renew(&identity, key, &ca.enrolment("web").store).await.unwrap_err();
+    let error = renew(&identity, key, None, &ca.enrolment("web").store).await.unwrap_err();
     assert!(matches!(error, Error::NotRenewable { .. }), "{error}");
     assert_eq!(ca.issued().await.len(), 1);
 }
@@ -75,7 +75,7 @@ async fn a_new_certificate_for_the_same_key_and_for_a_new_one() {
     let ca = Ca::start().await;
     let (identity, key) = enrolled(&ca, "web").await;
     let store = ca.enrolment("web").store;
-    let renewed = renew(&identity, key.clone(), &store).await.unwrap();
+    let renewed = renew(&identity, key.clone(), None, &store).await.unwrap();
     let (old, new) = (identity.leaf().unwrap(), renewed.leaf().unwrap());
     assert_ne!(old.serial(), new.serial());
     assert_eq!((old.spki(), old.subject()), (new.spki(), new.subject()));

@@ -417,6 +417,7 @@ async fn expired_identity(authority: &Authority, state: &State, key: &dyn Key) -
         software: false,
         updated: SystemTime::now(),
         retired: None,
+        certified_by: None,
     })
 }
 

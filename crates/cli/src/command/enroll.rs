@@ -1,6 +1,6 @@
 //! `enclasp enroll`: from a token to an identity in one step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use enclasp_enroll::{Enrolment, Step, Token};
@@ -9,19 +9,26 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::failure::{Failure, Outcome};
-use crate::{input, output};
+use crate::{input, output, session};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   enclasp enroll --token-file token --identity laptop
   enclasp enroll --token-file - --identity laptop --key soft:name=laptop-key < token
 
+  enclasp enroll --with srv-tpm --identity srv     a software key for a server whose own key is slow
+
 The token says where the authority is and which root to expect there. If this is interrupted,
-run it again with the same token: it goes on where it stopped.")]
+run it again with the same token: it goes on where it stopped. With --with, the authority is that
+of the other identity, which authenticates the renewals of the new one, too.")]
 pub(crate) struct Enroll {
     /// File with the token that `enclasp ca token` printed; `-` is standard input.
-    #[arg(long, value_name = "FILE")]
-    token_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "with")]
+    token_file: Option<PathBuf>,
+    /// In place of a token: an identity of an authority of Enclasp's, whose key authenticates the
+    /// request. The new identity gets its names.
+    #[arg(long, value_name = "IDENTITY", conflicts_with = "token_file")]
+    with: Option<String>,
     /// The name that the identity shall have.
     #[arg(long, value_name = "NAME")]
     identity: String,
@@ -37,10 +44,7 @@ pub(crate) struct Enroll {
 }
 
 pub(crate) async fn run(global: &Global, enroll: Enroll) -> Outcome {
-    let bytes = zeroize::Zeroizing::new(input::file(&enroll.token_file)?);
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Failure::new(format!("{} is not text", enroll.token_file.display())))?;
-    let token = Token::parse(text.trim())?;
+    let token = enroll.token_file.as_deref().map(token).transpose()?;
     let state = global.state()?;
     enclasp_identity::Store::check_name(&enroll.identity)?;
     let uri = match enroll.key {
@@ -60,7 +64,15 @@ pub(crate) async fn run(global: &Global, enroll: Enroll) -> Outcome {
         pending: state.enrolling(),
     };
     let spinner = output::Spinner::start("opening the key");
-    let identity = enclasp_enroll::enroll(&token, &enrolment, |step| spinner.say(describe(&step))).await?;
+    let identity = match token {
+        Some(token) => {
+            enclasp_enroll::enroll(&token, &enrolment, |step| spinner.say(describe(&step))).await?
+        }
+        None => {
+            let sponsor = session::sponsor(&state, enroll.with.as_deref().unwrap_or_default())?;
+            enclasp_enroll::certify(sponsor, &enrolment).await?
+        }
+    };
     drop(spinner);
     let leaf = identity.leaf()?;
     if global.json {
@@ -76,6 +88,13 @@ pub(crate) async fn run(global: &Global, enroll: Enroll) -> Outcome {
     output::note(format_args!("enrolled `{}`: {}", identity.name, leaf.describe()));
     output::note(format_args!("its key is `{}`", identity.key));
     Ok(())
+}
+
+fn token(file: &Path) -> Outcome<Token> {
+    let bytes = zeroize::Zeroizing::new(input::file(file)?);
+    let text =
+        std::str::from_utf8(&bytes).map_err(|_| Failure::new(format!("{} is not text", file.display())))?;
+    Ok(Token::parse(text.trim())?)
 }
 
 fn describe(step: &Step) -> String {

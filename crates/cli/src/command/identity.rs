@@ -116,6 +116,7 @@ pub(crate) fn run(global: &Global, identity: Identity) -> Outcome {
                 software,
                 updated: SystemTime::now(),
                 retired: None,
+                certified_by: None,
             };
             let stored = if replace { store.put(&identity) } else { store.add(&identity) };
             if let Err(error) = stored {

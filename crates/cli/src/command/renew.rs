@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::failure::Outcome;
-use crate::output;
+use crate::{output, session};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -14,7 +14,8 @@ use crate::output;
   enclasp renew laptop --rekey     a new key in the same keystore, and a certificate for it
 
 The authority is the one that enrolled the identity; the present certificate authenticates the
-renewal, so it must not have expired. Tunnels that use the identity take up the new one by
+renewal, or that of the identity that was given to `enclasp enroll --with`, so it must not have
+expired. Tunnels that use the identity take up the new one by
 themselves. If this is interrupted, run it again: the identity is the old or the new one, never
 none.
 
@@ -34,11 +35,12 @@ pub(crate) async fn run(global: &Global, renew: Renew) -> Outcome {
     let identity = store.get(&renew.identity)?;
     let spinner =
         output::Spinner::start(format!("asking {}", identity.authority.as_deref().unwrap_or("nobody")));
+    let sponsor = identity.certified_by.as_deref().map(|name| session::sponsor(&state, name)).transpose()?;
     let renewed = if renew.rekey {
         let keystore = Arc::new(state.keystore(&identity.key)?);
-        enclasp_enroll::rekey(&identity, keystore, &store, &state.enrolling()).await?
+        enclasp_enroll::rekey(&identity, keystore, sponsor, &store, &state.enrolling()).await?
     } else {
-        enclasp_enroll::renew(&identity, state.open_key(&identity.key)?, &store).await?
+        enclasp_enroll::renew(&identity, state.open_key(&identity.key)?, sponsor, &store).await?
     };
     drop(spinner);
     let leaf = renewed.leaf()?;
