@@ -58,18 +58,22 @@ impl Home {
         listed.as_array().expect("a list").clone()
     }
 
-    /// An identity `name` of ours: key, request, certificate by our authority, import.
+    /// An identity `name` of ours with a software key: key, request, certificate by our authority,
+    /// import.
     pub(crate) fn identity(&self, name: &str, algorithm: &str, profile: &str) {
-        self.request(name, algorithm);
-        self.enclasp(&format!("ca sign --dir ca {name}.csr --profile {profile} --out {name}.pem")).succeeds();
-        self.import(name, "ca/root.pem");
+        self.soft().identity(name, algorithm, profile);
     }
 
     /// A key `soft:name=NAME` of ours and a request for it, NAME.csr.
     pub(crate) fn request(&self, name: &str, algorithm: &str) {
-        self.enclasp(&format!("key create soft:name={name} --algorithm {algorithm}")).succeeds();
+        self.request_with(&format!("soft:name={name}"), name, algorithm);
+    }
+
+    /// The same for a key `uri`.
+    pub(crate) fn request_with(&self, uri: &str, name: &str, algorithm: &str) {
+        self.enclasp(&format!("key create {uri} --algorithm {algorithm}")).succeeds();
         let names = format!("--subject CN={name},OU=Ops,O=Acme --san dns:localhost --san ip:127.0.0.1");
-        self.enclasp(&format!("csr create --key soft:name={name} {names} --out {name}.csr")).succeeds();
+        self.enclasp(&format!("csr create --key {uri} {names} --out {name}.csr")).succeeds();
     }
 
     /// Imports NAME.pem as an identity that trusts the roots in `roots`.

@@ -1,8 +1,10 @@
 //! A user of `enclasp`: a folder to work in, with a state of its own.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -14,13 +16,15 @@ use super::process::{Done, Running, run, run_with_input};
 /// named as a person would name them. Its agent ends with it.
 pub(crate) struct Home {
     folder: TempDir,
+    /// Environment variables of its programs.
+    settings: Mutex<Vec<(&'static str, OsString)>>,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         // Not in TMPDIR: the path of a Unix socket has at most 107 bytes.
         let folder = tempfile::Builder::new().prefix("enclasp-test-").tempdir_in("/tmp").expect("a folder");
-        Self { folder }
+        Self { folder, settings: Mutex::default() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -40,9 +44,20 @@ impl Home {
         fs::read(self.path(name)).unwrap_or_else(|e| panic!("cannot read {name}: {e}"))
     }
 
+    /// Sets an environment variable for `enclasp` and what it starts.
+    pub(crate) fn set(&self, variable: &'static str, value: impl Into<OsString>) {
+        self.settings.lock().unwrap().push((variable, value.into()));
+    }
+
+    /// `command` with these variables.
+    pub(crate) fn with_settings(&self, mut command: Command) -> Command {
+        command.envs(self.settings.lock().unwrap().iter().cloned());
+        command
+    }
+
     /// `enclasp` with the words of `line` as its arguments.
     pub(crate) fn command(&self, line: &str) -> Command {
-        let mut command = enclasp_at(self.folder.path(), &self.state());
+        let mut command = self.with_settings(enclasp_at(self.folder.path(), &self.state()));
         command.args(line.split_whitespace());
         command
     }

@@ -1,4 +1,5 @@
-//! `gnutls-cli` reaches the service behind `enclasp server`.
+//! `gnutls-cli` reaches the service behind `enclasp server`, whose key is in software, on a token or in
+//! a TPM.
 
 use crate::harness::{Backend, CURVES, Home, VERSIONS, needs, run_with_input};
 
@@ -12,10 +13,12 @@ fn gnutls_client_is_served() {
         home.peer(algorithm, algorithm, "client");
     }
     let backend = Backend::one_line();
-    for server_algorithm in CURVES {
-        home.identity(&format!("srv-{server_algorithm}"), server_algorithm, "server");
+    let keystores = home.keystores();
+    for (keystore, server_algorithm) in keystores.iter().flat_map(|one| CURVES.map(|curve| (one, curve))) {
+        let name = keystore.named(server_algorithm);
+        keystore.identity(&name, server_algorithm, "server");
         let (server, port) = home.start_listening(&format!(
-            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv-{server_algorithm} --allow-all",
+            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity {name} --allow-all",
             backend.port
         ));
         for algorithm in CURVES {
@@ -31,7 +34,8 @@ fn gnutls_client_is_served() {
                     .prints("The certificate is trusted")
                     .prints(&format!("(TLS{version}-"))
                     .prints("heard: ping");
-                server.stderr.wait_for(&format!("CN={algorithm}"));
+                let line = server.stderr.wait_for(&format!("CN={algorithm}"));
+                assert!(line.contains(&keystore.key(&name)), "{line}");
             }
         }
     }

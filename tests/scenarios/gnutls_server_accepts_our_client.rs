@@ -1,6 +1,7 @@
-//! `gnutls-serv` that demands and verifies certificates accepts ours.
+//! `gnutls-serv` that demands and verifies certificates accepts ours, of keys in software, on a token and
+//! in a TPM.
 
-use crate::harness::{ALGORITHMS, CURVES, Home, Running, VERSIONS, free_port, needs, wait_until_listening};
+use crate::harness::{CURVES, Home, Running, VERSIONS, free_port, needs, wait_until_listening};
 
 #[test]
 fn gnutls_server_accepts_our_client() {
@@ -8,9 +9,8 @@ fn gnutls_server_accepts_our_client() {
         return;
     }
     let home = Home::with_authority();
-    for algorithm in ALGORITHMS {
-        home.identity(algorithm, algorithm, "client");
-    }
+    let keystores = home.keystores();
+    let clients: Vec<String> = keystores.iter().flat_map(|keystore| keystore.identities("client")).collect();
     for server_algorithm in CURVES {
         let peer = format!("srv-{server_algorithm}");
         home.peer(&peer, server_algorithm, "server");
@@ -23,14 +23,14 @@ fn gnutls_server_accepts_our_client() {
             ),
         ));
         wait_until_listening(port);
-        for algorithm in ALGORITHMS {
+        for client in &clients {
             for version in VERSIONS {
-                let line = format!("connect localhost:{port} --identity {algorithm} --tls {version} --json");
+                let line = format!("connect localhost:{port} --identity {client} --tls {version} --json");
                 let done = home.enclasp_with_input(&line, "ping\n").succeeds();
                 assert_eq!(done.text(), "ping\n", "{done}");
                 assert_eq!(done.json_said()["version"], format!("TLSv{version}"));
             }
-            server.stdout.wait_for(&format!("CN={algorithm}"));
+            server.stdout.wait_for(&format!("CN={client}"));
         }
     }
 }

@@ -1,6 +1,7 @@
-//! A Java client with a PKCS#12 store reaches the service behind `enclasp server`.
+//! A Java client with a PKCS#12 store reaches the service behind `enclasp server`, whose key is in
+//! software, on a token or in a TPM.
 
-use crate::harness::{ALGORITHMS, Backend, CURVES, Home, VERSIONS, needs};
+use crate::harness::{Backend, CURVES, Home, VERSIONS, needs};
 use crate::peers::JavaClient;
 
 #[test]
@@ -17,17 +18,17 @@ fn java_client_is_served() {
     let mut servers = Vec::new();
     let mut client = JavaClient::new(&home, "ca/root.pem");
     let mut expected = Vec::new();
-    for algorithm in ALGORITHMS {
-        home.identity(&format!("srv-{algorithm}"), algorithm, "server");
+    let keystores = home.keystores();
+    for name in keystores.iter().flat_map(|keystore| keystore.identities("server")) {
         let (server, port) = home.start_listening(&format!(
-            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv-{algorithm} --allow-cn p256 --allow-cn p384 --allow-cn rsa",
+            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity {name} --allow-cn p256 --allow-cn p384 --allow-cn rsa",
             backend.port
         ));
         for peer in peers {
             for version in VERSIONS {
                 client.connect(port, version, Some(peer));
                 expected.push(format!(
-                    "connected TLSv{version} CN=srv-{algorithm}, OU=Ops, O=Acme heard: hello from java"
+                    "connected TLSv{version} CN={name}, OU=Ops, O=Acme heard: hello from java"
                 ));
             }
         }

@@ -1,6 +1,7 @@
-//! A Java server with `needClientAuth` accepts ours: what the story that Enclasp comes from was after.
+//! A Java server with `needClientAuth` accepts ours, of keys in software, on a token and in a TPM: what the
+//! story that Enclasp comes from was after.
 
-use crate::harness::{ALGORITHMS, Home, VERSIONS, needs};
+use crate::harness::{Home, VERSIONS, needs};
 use crate::peers::Java;
 
 #[test]
@@ -14,18 +15,18 @@ fn java_server_accepts_our_client() {
         home.peer(peer, &peer[4..], "server");
     }
     let java = Java::server(&home, "ca/root.pem", &peers);
-    for algorithm in ALGORITHMS {
-        home.identity(algorithm, algorithm, "client");
+    let keystores = home.keystores();
+    for client in keystores.iter().flat_map(|keystore| keystore.identities("client")) {
         let mut accepted = 0;
         for peer in peers {
             for version in VERSIONS {
                 let port = java.port(peer, version);
-                let line = format!("connect localhost:{port} --identity {algorithm} --json");
+                let line = format!("connect localhost:{port} --identity {client} --json");
                 let done = home.enclasp_with_input(&line, "ping\n").succeeds();
                 assert_eq!(done.text(), "java heard: ping\n", "{done}");
                 assert_eq!(done.json_said()["version"], format!("TLSv{version}"));
                 accepted += 1;
-                let line = java.says(&format!("CN={algorithm}, OU=Ops, O=Acme"), accepted);
+                let line = java.says(&format!("CN={client}, OU=Ops, O=Acme"), accepted);
                 assert!(line.starts_with(&format!("accepted TLSv{version} TLS_")), "{line}");
             }
         }

@@ -1,6 +1,7 @@
-//! `openssl s_client` reaches the service behind `enclasp server`, with each type of key and version.
+//! `openssl s_client` reaches the service behind `enclasp server`, with each type of key, in software, on a
+//! token and in a TPM, and each version.
 
-use crate::harness::{ALGORITHMS, Backend, Home, VERSIONS, needs, run_with_input};
+use crate::harness::{Backend, Home, VERSIONS, needs, run_with_input};
 use crate::peers::s_client;
 
 #[test]
@@ -13,10 +14,12 @@ fn openssl_client_is_served() {
         home.peer(peer, peer, "client");
     }
     let backend = Backend::one_line();
-    for algorithm in ALGORITHMS {
-        home.identity(&format!("srv-{algorithm}"), algorithm, "server");
+    let keystores = home.keystores();
+    for name in keystores.iter().flat_map(|keystore| keystore.identities("server")) {
+        let key = home.enclasp(&format!("identity show {name} --json")).succeeds().json()["key"].clone();
+        let key = key.as_str().expect("a URI");
         let (server, port) = home.start_listening(&format!(
-            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv-{algorithm} --allow-ou Ops --allow-dns localhost",
+            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity {name} --allow-ou Ops --allow-dns localhost",
             backend.port
         ));
         for peer in ["p256", "p384", "ed25519", "rsa"] {
@@ -28,7 +31,7 @@ fn openssl_client_is_served() {
                     .says("Verification: OK")
                     .prints("heard: ping");
                 let line = server.stderr.wait_for(&format!("CN={peer}"));
-                assert!(line.contains(&format!("soft:name=srv-{algorithm}")), "{line}");
+                assert!(line.contains(key), "{line}");
             }
         }
     }
