@@ -65,6 +65,7 @@ mod server_refuses_a_client_without_a_certificate;
 mod server_refuses_a_wrong_cn;
 mod server_refuses_an_expired_client;
 mod standard_est_clients_enrol;
+mod the_audit_log_shows_changes;
 mod tunnel_carries_a_mebibyte_both_ways;
 mod tunnel_keeps_half_closed_connections;
 mod tunnel_listens_on_unix_sockets;

@@ -78,7 +78,7 @@ impl Authority {
             Some(url) => Location::Postgres(url.clone()),
             None => Location::Sqlite(folder.join(DATABASE)),
         };
-        let store = Store::open(&location).await?;
+        let store = Store::open(&location, &issuing.fingerprint_hex()).await?;
         let authority = Self { folder: folder.to_owned(), config, root, issuing, location, store };
         authority.belongs().await?;
         Ok(authority)
@@ -98,7 +98,7 @@ impl Authority {
             }
         } else if let Location::Postgres(url) = &self.location {
             let file = self.path(DATABASE);
-            if file.exists() && !Store::open(&Location::Sqlite(file.clone())).await?.is_unused().await? {
+            if file.exists() && !Store::open(&Location::Sqlite(file.clone()), "").await?.is_unused().await? {
                 let records = file.display().to_string();
                 return Err(Error::NotMoved { database: url.to_string(), records });
             }
@@ -119,7 +119,8 @@ impl Authority {
         if let Location::Postgres(url) = &self.location {
             return Err(Error::Moved { database: url.to_string() });
         }
-        let target = Store::open(&Location::Postgres(database.clone())).await?;
+        let target =
+            Store::open(&Location::Postgres(database.clone()), &self.issuing.fingerprint_hex()).await?;
         if let Some(shared) = target.shared().await?.filter(|shared| shared.root != self.root) {
             let root = shared.root.fingerprint_hex();
             return Err(Error::OtherAuthority { database: database.to_string(), root });

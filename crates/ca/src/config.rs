@@ -33,6 +33,9 @@ pub struct Config {
     /// The key that answers OCSP requests, if any does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ocsp_key: Option<KeyUri>,
+    /// The key that signs the heads of the audit log, if any does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_key: Option<KeyUri>,
     /// Where everybody fetches CRLs and asks OCSP; certificates say so. Without it they say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_url: Option<HttpUrl>,

@@ -28,6 +28,8 @@ pub enum Error {
     /// It has joined, and the root's key is elsewhere.
     #[error("the root's key is not at this replica")]
     NoRootKey,
+    #[error("the audit log {chain} is broken at record {position}: {reason}")]
+    Audit { chain: String, position: i64, reason: String },
     #[error("no replica with the id {id} waits to join")]
     NotWaiting { id: String },
     #[error("the replica {id} was not let join")]
@@ -102,6 +104,7 @@ impl Error {
             | Self::Busy { .. }
             | Self::OtherAuthority { .. }
             | Self::Moved { .. }
+            | Self::Audit { .. }
             | Self::Random
             | Self::Record { .. }
             | Self::Task { .. } => return None,

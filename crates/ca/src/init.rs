@@ -34,7 +34,7 @@ pub struct NewAuthority {
 /// The longest name, so that the common names made of it fit X.520's 64 characters.
 const MAX_NAME: usize = 40;
 
-/// Makes an authority in `folder`: keys for a root, for issuing, for its server and for OCSP in `keystore`,
+/// Makes an authority in `folder`: keys for a root, for issuing, for its server, for OCSP and for the audit log in `keystore`,
 /// the root certificate, and an issuing certificate that can sign for no other CA.
 ///
 /// It exists when its `authority.toml` does, which is written last. If anything fails before that,
@@ -61,7 +61,7 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
     let mut keys = Keys { keystore, made: Vec::new() };
     let mut key = |role: &str| keys.make(&format!("{}:name={stem}-{role}", new.keys));
     let (root_key, issuing_key) = (key("root")?, key("issuing")?);
-    let (server_key, ocsp_key) = (key("server")?, key("ocsp")?);
+    let (server_key, ocsp_key, audit_key) = (key("server")?, key("ocsp")?, key("audit")?);
     let (root, issuing) = certificates(&new.name, &*root_key, &*issuing_key)?;
     let lifetimes = |profile: Profile| {
         let lifetimes =
@@ -76,6 +76,7 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
         issuing_key: issuing_key.info().uri.clone(),
         server_key: server_key.info().uri.clone(),
         ocsp_key: Some(ocsp_key.info().uri.clone()),
+        audit_key: Some(audit_key.info().uri.clone()),
         http_url: new.http_url.clone(),
         crl_shards: 1,
         profiles: BTreeMap::from([lifetimes(Profile::client()), lifetimes(Profile::server())]),

@@ -10,6 +10,7 @@ use enclasp_pki::{
     rfc3339,
 };
 use rustls_pki_types::CertificateDer;
+use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use crate::names::{same_as, within_token};
@@ -87,6 +88,12 @@ impl Issuance {
     /// The certificate that a token pays for: a new one if it is unspent, else the recorded one if
     /// the request is for the same key and for names of the token.
     pub(crate) async fn enroll(&self, claim: Claim, request: CertificationRequest) -> Answer<Record> {
+        let who = format!("token {}", claim.token.id);
+        let answer = self.enrolled(claim, request).await;
+        self.audited(&who, answer).await
+    }
+
+    async fn enrolled(&self, claim: Claim, request: CertificationRequest) -> Answer<Record> {
         let Claim { token, certificate } = claim;
         let subject = subject_of(&token.common_name)?;
         let allowed = within_token(&request, &subject, &token.subject_alt_names);
@@ -133,6 +140,22 @@ impl Issuance {
         request: CertificationRequest,
     ) -> Answer<Record> {
         let peer = Certificate::from_der(peer)?;
+        let answer = self.renewed(&peer, request).await;
+        self.audited(&format!("certificate {}", peer.serial()), answer).await
+    }
+
+    /// Records a refusal of somebody that is known: a stranger shall not fill the audit log.
+    async fn audited(&self, who: &str, answer: Answer<Record>) -> Answer<Record> {
+        if let Err(reason) = answer.as_ref().map_err(Refusal::reason)
+            && let Some(reason) = reason
+        {
+            let event = json!({ "event": "refused", "reason": reason, "by": who });
+            self.authority.store().note(event).await?;
+        }
+        answer
+    }
+
+    async fn renewed(&self, peer: &Certificate, request: CertificationRequest) -> Answer<Record> {
         let known = self.authority.store().certificate(peer.serial()).await?;
         let old = known.filter(|record| record.der == peer.der().as_ref()).ok_or_else(|| {
             Refusal::Forbidden(format!(
@@ -143,7 +166,7 @@ impl Issuance {
         if let Some(revoked) = &old.revoked {
             return Err(Refusal::Forbidden(was_revoked(revoked)));
         }
-        same_as(&request, &peer).map_err(Refusal::Forbidden)?;
+        same_as(&request, peer).map_err(Refusal::Forbidden)?;
         let record = self
             .issue(Wanted {
                 profile: self.authority.config().profile(&old.profile)?,

@@ -47,7 +47,7 @@ pub struct Waiting {
 }
 
 /// Asks to join the authority whose records are in `database`, from the new folder `folder`: makes
-/// keys for issuing, for its server and for OCSP in `keystore`, and leaves a request in the database. The same
+/// keys for issuing, for its server, for OCSP and for the audit log in `keystore`, and leaves a request in the database. The same
 /// call on the same folder goes on with the same keys.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub async fn ask_to_join(
     kind: KeystoreKind,
     keystore: Arc<dyn Keystore>,
 ) -> Result<NewReplica> {
-    let store = Store::open(&Location::Postgres(database.clone())).await?;
+    let store = Store::open(&Location::Postgres(database.clone()), "").await?;
     let shared =
         store.shared().await?.ok_or_else(|| Error::EmptyDatabase { database: database.to_string() })?;
     let settings = SharedSettings::from_toml(&shared.settings)?;
@@ -182,7 +182,8 @@ fn prepare(
             let stem = key_stem(&shared.name)?;
             let mut keys = Keys { keystore, made: Vec::new() };
             let mut key = |role: &str| keys.make(&format!("{kind}:name={stem}-{role}"));
-            let (issuing, server, ocsp) = (key("issuing")?, key("server")?, key("ocsp")?);
+            let (issuing, server) = (key("issuing")?, key("server")?);
+            let (ocsp, audit) = (key("ocsp")?, key("audit")?);
             let config = Config {
                 name: shared.name,
                 url: shared.url,
@@ -191,6 +192,7 @@ fn prepare(
                 issuing_key: issuing.info().uri.clone(),
                 server_key: server.info().uri.clone(),
                 ocsp_key: Some(ocsp.info().uri.clone()),
+                audit_key: Some(audit.info().uri.clone()),
                 http_url: shared.http_url,
                 crl_shards: shared.crl_shards,
                 profiles: shared.profiles,

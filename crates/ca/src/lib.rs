@@ -9,6 +9,7 @@
 //! the transaction that records what it paid for, so that it yields one certificate and no more.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod authority;
 mod config;
 mod database;
@@ -32,6 +33,7 @@ mod store;
 #[path = "../../../tests/harness/postgres.rs"]
 mod postgres;
 
+pub use audit::{AuditHead, VerifiedChain};
 pub use authority::{Authority, TokenRequest};
 pub use config::{Config, Lifetimes};
 pub use database::DatabaseUrl;

@@ -19,6 +19,19 @@ pub(crate) enum Refusal {
     Internal(Error),
 }
 
+impl Refusal {
+    /// What the audit log says of it; nothing of a failure, which the device did not bring about.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::BadRequest(text)
+            | Self::Unauthorized(text)
+            | Self::Forbidden(text)
+            | Self::MediaType(text) => Some(text),
+            Self::TooLarge | Self::Internal(_) => None,
+        }
+    }
+}
+
 impl<E: Into<Error>> From<E> for Refusal {
     fn from(error: E) -> Self {
         Self::Internal(error.into())

@@ -8,17 +8,20 @@ use std::time::{Duration, SystemTime};
 
 use axum::{Extension, Router};
 use enclasp_keystore::Keystore;
+use enclasp_pki::{hex, sha256};
 use enclasp_tls::ServerStream;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::audit::{HEAD_INTERVAL, HeadSigner};
 use crate::est::{self, Peer};
 use crate::http::PlainServer;
 use crate::issuance::Issuance;
@@ -64,6 +67,7 @@ pub struct Server {
     tls: enclasp_tls::Server,
     due: SystemTime,
     plain: Option<PlainServer>,
+    heads: Option<HeadSigner>,
 }
 
 impl Server {
@@ -76,10 +80,13 @@ impl Server {
         let failed = |e: std::io::Error| Error::Listen { address: listen.to_owned(), reason: e.to_string() };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let issuance = Arc::new(Issuance::open(authority, keystore.clone()).await?);
+        let issuance = Arc::new(Issuance::open(authority.clone(), keystore.clone()).await?);
+        let settings = hex(&sha256(authority.config().to_toml()?.as_bytes()));
+        authority.store().note(json!({ "event": "serving", "settings_sha256": settings })).await?;
+        let heads = HeadSigner::open(authority, keystore.clone()).await?;
         let own = OwnCertificate::open(issuance.clone(), keystore).await?;
         let (tls, due) = own.fresh().await?;
-        Ok(Self { listener, address, router: est::router(issuance), own, tls, due, plain: None })
+        Ok(Self { listener, address, router: est::router(issuance), own, tls, due, plain: None, heads })
     }
 
     /// Listens in the clear as well, for those who fetch CRLs and issuing certificates and ask OCSP.
@@ -104,7 +111,7 @@ impl Server {
 
     /// Serves until `shutdown` is ready, then lets open requests end, for 10 s at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, router, own, tls, due, plain, .. } = self;
+        let Self { listener, router, own, tls, due, plain, heads, .. } = self;
         let (tls, presented) = watch::channel(tls);
         let (stop, stopped) = watch::channel(false);
         let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
@@ -114,6 +121,7 @@ impl Server {
             () = shutdown => {}
             () = keep_fresh(&own, &tls, due) => {}
             () = keep_house(own.authority()) => {}
+            () = sign_heads(heads) => {}
             () = async {
                 match plain {
                     Some(plain) => plain.run().await,
@@ -187,6 +195,17 @@ async fn keep_house(authority: &Authority) {
             tracing::warn!(%error, "cannot forget old tokens");
         }
         sleep(HOUSEKEEPING).await;
+    }
+}
+
+/// Signs where the audit log ends, for ever.
+async fn sign_heads(signer: Option<HeadSigner>) {
+    let Some(mut signer) = signer else { return pending().await };
+    loop {
+        if let Err(error) = signer.sign().await {
+            tracing::error!(%error, "cannot sign the head of the audit log");
+        }
+        sleep(HEAD_INTERVAL).await;
     }
 }
 

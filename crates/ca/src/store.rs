@@ -18,9 +18,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::{Any, AnyConnectOptions, AnyPoolOptions, AnyRow, install_default_drivers};
 use sqlx::{AnyPool, Decode, Executor, Row, Transaction, Type};
+use tokio::sync::mpsc;
 
+use self::writer::Job;
 use crate::{DatabaseUrl, Error, Result};
 
+mod audit;
 mod certificates;
 mod issuers;
 mod moving;
@@ -29,7 +32,9 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod writer;
 
+pub(crate) use audit::{BEGINNING, link};
 pub(crate) use issuers::Shared;
 pub(crate) use revocation::{CrlState, ResponderKey};
 pub(crate) use tokens::{Spent, TokenRecord};
@@ -65,6 +70,8 @@ pub(crate) struct Store {
     write: AnyPool,
     read: AnyPool,
     dialect: Dialect,
+    /// To the one task of this process that commits what the audit log tells of.
+    writer: mpsc::Sender<Job>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,45 +81,20 @@ enum Dialect {
 }
 
 impl Store {
-    /// Opens the database, and brings its schema up to date.
-    pub(crate) async fn open(location: &Location) -> Result<Self> {
+    /// Opens the database, and brings its schema up to date. `chain` names the audit log's chain that tells
+    /// what is done by this handle.
+    pub(crate) async fn open(location: &Location, chain: &str) -> Result<Self> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(install_default_drivers);
-        let store = match location {
-            Location::Sqlite(path) => Self::sqlite(path).await,
-            Location::Postgres(url) => Self::postgres(url).await,
+        let (write, read, dialect) = match location {
+            Location::Sqlite(path) => sqlite(path).await,
+            Location::Postgres(url) => postgres(url).await,
         }
         .map_err(|e| Error::database("open", e))?;
+        let writer = writer::start(write.clone(), dialect, chain.to_owned());
+        let store = Self { write, read, dialect, writer };
         store.migrate().await?;
         Ok(store)
-    }
-
-    async fn sqlite(path: &Path) -> sqlx::Result<Self> {
-        // For its owner alone. SQLite gives the files that it keeps beside it the same mode.
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        let options = AnyConnectOptions::from_str(&sqlite_url(path)?)?;
-        let pool = |connections| {
-            AnyPoolOptions::new()
-                .max_connections(connections)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .after_connect(|connection, _| {
-                    Box::pin(async move {
-                        connection.execute(SQLITE).await?;
-                        Ok(())
-                    })
-                })
-        };
-        let write = pool(1).connect_with(options.clone()).await?;
-        Ok(Self { write, read: pool(4).connect_lazy_with(options), dialect: Dialect::Sqlite })
-    }
-
-    async fn postgres(url: &DatabaseUrl) -> sqlx::Result<Self> {
-        let options = AnyConnectOptions::from_str(url.as_str())?;
-        let pool =
-            AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(CONNECT_TIMEOUT);
-        let pool = pool.connect_with(options).await?;
-        Ok(Self { write: pool.clone(), read: pool, dialect: Dialect::Postgres })
     }
 
     /// Waits for what is under way and closes the database.
@@ -124,10 +106,41 @@ impl Store {
     /// A transaction that writes. SQLite's is alone from its beginning, so that what it reads it may
     /// change.
     async fn begin(&self) -> sqlx::Result<Transaction<'static, Any>> {
-        match self.dialect {
-            Dialect::Sqlite => self.write.begin_with("BEGIN IMMEDIATE").await,
-            Dialect::Postgres => self.write.begin().await,
-        }
+        begin(&self.write, self.dialect).await
+    }
+}
+
+async fn sqlite(path: &Path) -> sqlx::Result<(AnyPool, AnyPool, Dialect)> {
+    // For its owner alone. SQLite gives the files that it keeps beside it the same mode.
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let options = AnyConnectOptions::from_str(&sqlite_url(path)?)?;
+    let pool = |connections| {
+        AnyPoolOptions::new()
+            .max_connections(connections)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute(SQLITE).await?;
+                    Ok(())
+                })
+            })
+    };
+    let write = pool(1).connect_with(options.clone()).await?;
+    Ok((write, pool(4).connect_lazy_with(options), Dialect::Sqlite))
+}
+
+async fn postgres(url: &DatabaseUrl) -> sqlx::Result<(AnyPool, AnyPool, Dialect)> {
+    let options = AnyConnectOptions::from_str(url.as_str())?;
+    let pool = AnyPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).acquire_timeout(CONNECT_TIMEOUT);
+    let pool = pool.connect_with(options).await?;
+    Ok((pool.clone(), pool, Dialect::Postgres))
+}
+
+async fn begin(pool: &AnyPool, dialect: Dialect) -> sqlx::Result<Transaction<'static, Any>> {
+    match dialect {
+        Dialect::Sqlite => pool.begin_with("BEGIN IMMEDIATE").await,
+        Dialect::Postgres => pool.begin().await,
     }
 }
 

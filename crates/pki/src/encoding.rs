@@ -99,8 +99,8 @@ pub(crate) fn encoded<T>(what: &'static str, result: der::Result<T>) -> Result<T
     result.map_err(|error| Error::Encoding { what, reason: error.to_string() })
 }
 
-/// The bytes that hexadecimal of either case stands for.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+/// The bytes that hexadecimal of either case stands for, if it is nothing else.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()));
     let digits = digits.collect::<Option<Vec<_>>>()?;
     let (pairs, []) = digits.as_chunks::<2>() else { return None };

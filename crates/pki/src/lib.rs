@@ -28,7 +28,7 @@ pub mod pem;
 pub use certificate::{Certificate, certificates_from, sha256};
 pub use chain::{ChainError, order_chain, verify_chain};
 pub use crl::{CrlContents, RevocationReason, Revoked, crl_to_pem};
-pub use encoding::hex;
+pub use encoding::{hex, unhex};
 pub use error::{Error, Result};
 pub use instant::rfc3339;
 pub use issue::{
@@ -42,3 +42,4 @@ pub use profile::{Profile, Purpose};
 pub use public_key::{algorithm_of, describe as oid_in_words};
 pub use request::{CertificationRequest, create_csr};
 pub use san::SubjectAltName;
+pub use signing::sign_message;

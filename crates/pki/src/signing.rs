@@ -44,6 +44,16 @@ pub(crate) fn scheme_for(key: &dyn Key) -> Result<Scheme> {
     })
 }
 
+/// Signs what is neither a request nor a certificate, with the natural scheme of the key's type. The
+/// signature has been verified; ECDSA's is in DER.
+///
+/// # Errors
+/// [`Error::Key`] if the key refuses, or signs wrongly.
+pub fn sign_message(key: &dyn Key, message: &[u8], ctx: &SignContext) -> Result<(Scheme, Vec<u8>)> {
+    let scheme = scheme_for(key)?;
+    Ok((scheme, sign(key, scheme, message, ctx)?))
+}
+
 /// A signature over `message` that is known to verify.
 pub(crate) fn sign(key: &dyn Key, scheme: Scheme, message: &[u8], ctx: &SignContext) -> Result<Vec<u8>> {
     let info = key.info();

@@ -4,7 +4,8 @@ use enclasp_pki::{RevocationReason, Revoked};
 use sqlx::Transaction;
 use sqlx::any::{Any, AnyRow};
 
-use super::{Store, column, from_json, micros, retried, seconds, time, time_of_micros, to_json};
+use super::writer::Change;
+use super::{Store, column, from_json, micros, seconds, time, time_of_micros, to_json};
 use crate::{Error, Filter, IssuedBy, Record, Result};
 
 /// The columns of a record. Not `*`: a newer program may add some.
@@ -21,13 +22,8 @@ const PAGE: usize = 500;
 
 impl Store {
     pub(crate) async fn add_certificate(&self, certificate: &Record) -> Result<()> {
-        let failed = |e| Error::database("record a certificate", e);
-        retried(|| async {
-            let mut transaction = self.begin().await.map_err(failed)?;
-            Self::insert(&mut transaction, certificate).await?;
-            transaction.commit().await.map_err(failed)
-        })
-        .await
+        self.write(Change::Certificate(certificate.clone())).await?;
+        Ok(())
     }
 
     pub(crate) async fn certificate(&self, serial: &str) -> Result<Option<Record>> {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use enclasp_pki::{Certificate, CertificationRequest};
 use sqlx::any::AnyRow;
 
+use super::writer::Change;
 use super::{Store, column, retried, seconds, time};
 use crate::{Error, Result};
 
@@ -118,42 +119,16 @@ impl Store {
 
     /// Gives one that waits its certificate, and makes it an issuer. False if it does not wait.
     pub(crate) async fn admit(&self, id: &str, issuing: &Certificate, now: SystemTime) -> Result<bool> {
-        let failed = |e| Error::database("admit a replica", e);
-        retried(|| async {
-            let mut transaction = self.begin().await.map_err(failed)?;
-            let admitted =
-                sqlx::query("UPDATE joining SET certificate = $1 WHERE id = $2 AND certificate IS NULL")
-                    .bind(issuing.der().as_ref())
-                    .bind(id)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?
-                    .rows_affected()
-                    == 1;
-            if admitted {
-                insert_issuer(&mut transaction, issuing, now).await.map_err(failed)?;
-            }
-            transaction.commit().await.map_err(failed)?;
-            Ok(admitted)
-        })
-        .await
+        self.write(Change::Admission { id: id.to_owned(), issuing: issuing.clone(), at: now }).await
     }
 
     /// Refuses one that waits, and forgets its request. False if it does not wait.
     pub(crate) async fn turn_away(&self, id: &str) -> Result<bool> {
-        retried(|| async {
-            let done = sqlx::query("DELETE FROM joining WHERE id = $1 AND certificate IS NULL")
-                .bind(id)
-                .execute(&self.write)
-                .await
-                .map_err(|e| Error::database("turn away a replica", e))?;
-            Ok(done.rows_affected() == 1)
-        })
-        .await
+        self.write(Change::Refusal { id: id.to_owned() }).await
     }
 }
 
-async fn insert_issuer(
+pub(super) async fn insert_issuer(
     transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
     issuing: &Certificate,
     now: SystemTime,

@@ -69,6 +69,9 @@ const TABLES: &[Table] = &[
             ("der", Bytes),
         ],
     ),
+    ("audit", "chain, position", &[("chain", Text), ("position", Integer), ("event", Text), ("hash", Bytes)]),
+    ("audit_chain", "chain", &[("chain", Text), ("position", Integer), ("hash", Bytes)]),
+    ("audit_head", "chain", &[("chain", Text), ("head", Text)]),
 ];
 
 /// How many rows move in one transaction.

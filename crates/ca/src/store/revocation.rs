@@ -6,6 +6,7 @@ use enclasp_pki::{Certificate, Revoked};
 use sqlx::any::AnyRow;
 
 use super::certificates::{columns, reason, record};
+use super::writer::Change;
 use super::{Store, column, retried, seconds, time};
 use crate::{Error, Record, Result};
 
@@ -52,61 +53,13 @@ pub(crate) struct ResponderKey {
 impl Store {
     /// Revokes a certificate. False if it was revoked before, or does not exist.
     pub(crate) async fn revoke(&self, revoked: &Revoked) -> Result<bool> {
-        let failed = |e| Error::database("revoke a certificate", e);
-        retried(|| async {
-            let mut transaction = self.begin().await.map_err(failed)?;
-            let done = sqlx::query(
-                "UPDATE certificate SET revoked_at = $1, revocation_reason = $2
-                 WHERE serial = $3 AND revoked_at IS NULL",
-            )
-            .bind(seconds(revoked.at))
-            .bind(i64::from(revoked.reason.code()))
-            .bind(&revoked.serial)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?
-            .rows_affected()
-                == 1;
-            if done {
-                sqlx::query(
-                    "INSERT INTO crl (issuer, shard, changes, signed_changes, number, this_update, next_update)
-                     SELECT issuer, shard, 1, 0, 0, 0, 0 FROM certificate WHERE serial = $1
-                     ON CONFLICT (issuer, shard) DO UPDATE SET changes = crl.changes + 1",
-                )
-                .bind(&revoked.serial)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-            }
-            transaction.commit().await.map_err(failed)?;
-            Ok(done)
-        })
-        .await
+        self.write(Change::Revocation(revoked.clone())).await
     }
 
     /// Records the successor of `old`, unless that was revoked: then false. A revocation that comes
     /// at the same moment comes before or after, and if after, finds the successor.
     pub(crate) async fn succeed(&self, old: &str, certificate: &Record) -> Result<bool> {
-        let failed = |e| Error::database("record a certificate", e);
-        retried(|| async {
-            let mut transaction = self.begin().await.map_err(failed)?;
-            // Changes nothing, but holds the row until the end.
-            let good = sqlx::query(
-                "UPDATE certificate SET revoked_at = NULL WHERE serial = $1 AND revoked_at IS NULL",
-            )
-            .bind(old)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?
-            .rows_affected()
-                == 1;
-            if good {
-                Self::insert(&mut transaction, certificate).await?;
-            }
-            transaction.commit().await.map_err(failed)?;
-            Ok(good)
-        })
-        .await
+        self.write(Change::Successor { of: old.to_owned(), certificate: certificate.clone() }).await
     }
 
     /// The certificates with this subject, or with a subject that begins with it, which end after `now`.
@@ -261,23 +214,8 @@ impl Store {
 
     /// Gives a responder its certificate of an issuer, and records that as issued.
     pub(crate) async fn certify_responder(&self, id: &str, certificate: &Record) -> Result<()> {
-        let failed = |e| Error::database("certify a responder", e);
-        retried(|| async {
-            let mut transaction = self.begin().await.map_err(failed)?;
-            Self::insert(&mut transaction, certificate).await?;
-            sqlx::query(
-                "INSERT INTO responder_certificate (responder, issuer, certificate) VALUES ($1, $2, $3)
-                 ON CONFLICT (responder, issuer) DO UPDATE SET certificate = excluded.certificate",
-            )
-            .bind(id)
-            .bind(&certificate.issuer)
-            .bind(&certificate.der)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-            transaction.commit().await.map_err(failed)
-        })
-        .await
+        self.write(Change::Responder { id: id.to_owned(), certificate: certificate.clone() }).await?;
+        Ok(())
     }
 
     /// The certificates of a responder, by the issuer that gave them.

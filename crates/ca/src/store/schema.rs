@@ -87,6 +87,21 @@ const MIGRATIONS: &[&[&str]] = &[
             PRIMARY KEY (responder, issuer)
         )",
     ],
+    &[
+        "CREATE TABLE audit (
+            chain TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            event TEXT NOT NULL,
+            hash BLOB NOT NULL,
+            PRIMARY KEY (chain, position)
+        )",
+        "CREATE TABLE audit_chain (
+            chain TEXT NOT NULL PRIMARY KEY,
+            position BIGINT NOT NULL,
+            hash BLOB NOT NULL
+        )",
+        "CREATE TABLE audit_head (chain TEXT NOT NULL PRIMARY KEY, head TEXT NOT NULL)",
+    ],
 ];
 
 impl Store {

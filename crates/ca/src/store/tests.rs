@@ -34,7 +34,7 @@ impl Database {
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.location()).await.unwrap()
+        Store::open(&self.location(), "test").await.unwrap()
     }
 }
 
@@ -87,14 +87,14 @@ async fn of_many_that_start_at_once_one_makes_the_schema() {
         let mut openings = JoinSet::new();
         for _ in 0..8 {
             let location = database.location();
-            openings.spawn(async move { Store::open(&location).await });
+            openings.spawn(async move { Store::open(&location, "test").await });
         }
         let stores: Vec<_> = openings.join_all().await.into_iter().map(Result::unwrap).collect();
         let versions: Vec<i64> = sqlx::query_scalar("SELECT version FROM schema_version ORDER BY version")
             .fetch_all(&stores[0].read)
             .await
             .unwrap();
-        assert_eq!(versions, [1, 2, 3]);
+        assert_eq!(versions, [1, 2, 3, 4]);
         for store in &stores {
             assert!(store.is_unused().await.unwrap());
         }
@@ -106,7 +106,7 @@ async fn a_newer_schema_is_left_alone() {
     for database in Database::each() {
         let store = database.open().await;
         store.write.execute("INSERT INTO schema_version (version) VALUES (1000)").await.unwrap();
-        let error = Store::open(&database.location()).await.unwrap_err();
+        let error = Store::open(&database.location(), "test").await.unwrap_err();
         assert!(matches!(error, Error::NewerDatabase { found: 1000, .. }), "{error}");
     }
 }
@@ -266,17 +266,17 @@ async fn a_replica_is_admitted_once() {
 async fn records_of_the_first_version_are_kept() {
     let folder = TempDir::new().unwrap();
     let location = Location::Sqlite(folder.path().join("db"));
-    let store = Store::open(&location).await.unwrap();
+    let store = Store::open(&location, "test").await.unwrap();
     // As the first version left it.
     let old = "DELETE FROM schema_version WHERE version > 1; DROP TABLE authority; DROP TABLE issuer;
         DROP TABLE joining; DROP INDEX certificate_by_subject; DROP INDEX token_by_end;
-        DROP INDEX certificate_by_revocation; DROP TABLE crl; DROP TABLE responder; DROP TABLE responder_certificate;
+        DROP INDEX certificate_by_revocation; DROP TABLE crl; DROP TABLE responder; DROP TABLE responder_certificate; DROP TABLE audit; DROP TABLE audit_chain; DROP TABLE audit_head;
         ALTER TABLE certificate DROP COLUMN issuer; ALTER TABLE certificate DROP COLUMN shard;
         ALTER TABLE certificate DROP COLUMN revoked_at; ALTER TABLE certificate DROP COLUMN revocation_reason; DROP TABLE schema_lock;
         INSERT INTO certificate VALUES ('01', 'CN=a', '[]', 'client', 'hand', 1767225600, 1767225600, 1767225601, x'00')";
     store.write.execute(sqlx::raw_sql(old)).await.unwrap();
     store.close().await;
-    let store = Store::open(&location).await.unwrap();
+    let store = Store::open(&location, "test").await.unwrap();
     let known = store.certificate("01").await.unwrap().unwrap();
     assert_eq!((known.issued_at, known.not_before, known.issuer.as_str()), (new_year(), new_year(), ""));
 }
@@ -375,7 +375,8 @@ async fn a_certificate_is_revoked_once_and_a_crl_counts_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_renewal_does_not_slip_past_a_revocation() {
     for database in Database::each() {
-        let store = database.open().await;
+        // Of two processes.
+        let (store, other) = (database.open().await, database.open().await);
         for number in 0..20 {
             let device = |serial: u64| Record { subject: format!("CN=d{number}"), ..record(serial) };
             let (old, new) = (device(number), device(number + 100));
@@ -385,7 +386,7 @@ async fn a_renewal_does_not_slip_past_a_revocation() {
             );
             store.add_certificate(&old).await.unwrap();
             let renewing = {
-                let (store, serial, new) = (store.clone(), old.serial.clone(), new.clone());
+                let (store, serial, new) = (other.clone(), old.serial.clone(), new.clone());
                 tokio::spawn(async move { store.succeed(&serial, &new).await.unwrap() })
             };
             // As `Authority::revoke` does.
@@ -435,4 +436,34 @@ async fn subjects_are_found_whole() {
     assert_eq!(found("CN=web").await, ["CN=web", "CN=web,O=Acme"]);
     assert_eq!(found("CN=we_").await, ["CN=we_", "CN=we_,O=A"]);
     assert_eq!(found("CN=%").await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_changes_is_told_once_and_in_one_chain() {
+    for database in Database::each() {
+        let stores = [database.open().await, database.open().await];
+        let mut writes = JoinSet::new();
+        for number in 0..100 {
+            let store = stores[(number % 2) as usize].clone();
+            // One in ten is a repetition, which fails and spoils no other.
+            let record = record(number - number / 10 % 2 * (number % 10 / 9));
+            writes.spawn(async move { store.add_certificate(&record).await.is_ok() });
+        }
+        let done = writes.join_all().await.into_iter().filter(|done| *done).count();
+        let [end] = &stores[0].chain_ends().await.unwrap()[..] else { panic!("one chain") };
+        assert_eq!(end.position as usize, done);
+        let records = stores[0].audit("test", 0, 1000).await.unwrap();
+        let mut hash = BEGINNING.to_vec();
+        for (position, told) in (1..).zip(&records) {
+            hash = link(&hash, position, "test", &told.event).to_vec();
+            assert_eq!((told.position, &told.hash), (position, &hash));
+        }
+        assert_eq!(hash, end.hash);
+        let recorded = stores[0].certificates(&Filter::default(), None, usize::MAX).await.unwrap();
+        assert_eq!(recorded.len(), done);
+        assert!(recorded.iter().all(|record| records.iter().any(|told| told.event.contains(&record.serial))));
+        // What changes nothing is not told.
+        assert!(!stores[0].revoke(&revoked(999, 0)).await.unwrap());
+        assert_eq!(stores[0].chain_ends().await.unwrap()[0].position, end.position);
+    }
 }

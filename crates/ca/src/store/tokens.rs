@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use enclasp_pki::SubjectAltName;
 use sqlx::any::AnyRow;
 
-use super::{Store, column, from_json, retried, seconds, time, to_json};
+use super::writer::Change;
+use super::{Store, column, from_json, retried, seconds, time};
 use crate::{Error, Record, Result};
 
 /// What the authority knows of a token.
@@ -31,25 +32,8 @@ pub(crate) enum Spent {
 
 impl Store {
     pub(crate) async fn add_token(&self, token: &TokenRecord, now: SystemTime) -> Result<()> {
-        retried(|| async {
-            sqlx::query(
-                "INSERT INTO token (id, secret_hash, common_name, subject_alt_names, profile, created_at,
-                     expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            )
-            .bind(&token.id)
-            .bind(&token.secret_hash)
-            .bind(&token.common_name)
-            .bind(to_json(&token.subject_alt_names)?)
-            .bind(&token.profile)
-            .bind(seconds(now))
-            .bind(seconds(token.expires))
-            .execute(&self.write)
-            .await
-            .map_err(|e| Error::database("record a token", e))?;
-            Ok(())
-        })
-        .await
+        self.write(Change::Token(token.clone(), now)).await?;
+        Ok(())
     }
 
     /// The token of this id, and the certificate that it was spent on.
@@ -74,25 +58,8 @@ impl Store {
 
     /// Spends a token on a certificate and records it, or finds that it was spent before.
     pub(crate) async fn spend(&self, token: &str, certificate: &Record) -> Result<Spent> {
-        let failed = |e| Error::database("spend a token", e);
-        let spent = retried(|| async {
-            let mut transaction = self.begin().await.map_err(failed)?;
-            Self::insert(&mut transaction, certificate).await?;
-            // The row decides. It is the database that lets one of many through, in whichever process.
-            let spent =
-                sqlx::query("UPDATE token SET certificate = $1 WHERE id = $2 AND certificate IS NULL")
-                    .bind(&certificate.serial)
-                    .bind(token)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?
-                    .rows_affected();
-            let ended = if spent == 1 { transaction.commit().await } else { transaction.rollback().await };
-            ended.map_err(failed)?;
-            Ok(spent == 1)
-        })
-        .await?;
-        if spent {
+        let spending = Change::Spending { token: token.to_owned(), certificate: certificate.clone() };
+        if self.write(spending).await? {
             return Ok(Spent::Now);
         }
         match self.token(token).await? {

@@ -54,7 +54,7 @@ async fn a_failure_leaves_nothing_and_an_authority_is_never_overwritten() {
         let new = NewAuthority { name: name.into(), ..acme() };
         assert!(matches!(init(&dir, &new, &*keystore), Err(Error::Setting { .. })), "{name}");
     }
-    for left in 0..4 {
+    for left in 0..5 {
         let failing = Failing { inner: &*keystore, left: AtomicUsize::new(left) };
         assert!(init(&dir, &acme(), &failing).is_err());
         assert!(keystore.list().unwrap().is_empty());
@@ -64,9 +64,9 @@ async fn a_failure_leaves_nothing_and_an_authority_is_never_overwritten() {
     assert!(
         config.issuing_key.name().starts_with("acme-") && config.issuing_key.name().ends_with("-issuing")
     );
-    assert_eq!(keystore.list().unwrap().len(), 4);
+    assert_eq!(keystore.list().unwrap().len(), 5);
     assert!(matches!(init(&dir, &acme(), &*keystore), Err(Error::Exists { .. })));
-    assert_eq!(keystore.list().unwrap().len(), 4);
+    assert_eq!(keystore.list().unwrap().len(), 5);
 
     let authority = Authority::open(&dir).await.unwrap();
     let (root, issuing) = (authority.root().clone(), authority.issuing().clone());

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use enclasp_ca::{
-    Authority, DatabaseUrl, Filter, HttpUrl, NewAuthority, Record, Server, TokenRequest, ask_to_join, init,
+    AuditHead, Authority, DatabaseUrl, Filter, HttpUrl, NewAuthority, Record, Server, TokenRequest,
+    ask_to_join, init,
 };
 use enclasp_enroll::{Endpoint, duration};
 use enclasp_keystore::{Keystore, KeystoreKind};
@@ -66,6 +67,30 @@ impl Place {
             },
         }
     }
+}
+
+#[derive(Subcommand)]
+enum AuditVerb {
+    /// Print every record of every replica as a line of JSON, and the latest signed heads.
+    #[command(after_help = "Example:
+  enclasp ca audit export --dir ca > audit-$(date +%F).jsonl     keep it elsewhere")]
+    Export {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Check that no record was changed, removed, put elsewhere or cut off.
+    #[command(after_help = "Example:
+  enclasp ca audit verify --dir ca --head audit-2026-11-24.jsonl
+
+Whoever can write to the database can write the whole log anew; only a head that was kept elsewhere
+shows that.")]
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// What was exported before. Repeatable.
+        #[arg(long = "head", value_name = "FILE")]
+        heads: Vec<PathBuf>,
+    },
 }
 
 /// Where records are moved from.
@@ -180,6 +205,11 @@ privilegeWithdrawn (RFC 5280).")]
         /// File to write [default: standard output].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+    /// Read the audit log, and check that nobody changed it.
+    Audit {
+        #[command(subcommand)]
+        verb: AuditVerb,
     },
     /// Move the records of an authority to PostgreSQL.
     #[command(after_help = "Example:
@@ -338,6 +368,13 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
                     .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display()))),
             }
         }
+        Verb::Audit { verb: AuditVerb::Export { place } } => {
+            let exported: Outcome = place.open().await?.export_audit(|line| output::line(line)).await;
+            exported
+        }
+        Verb::Audit { verb: AuditVerb::Verify { place, heads } } => {
+            verify_audit(global, &place, &heads).await
+        }
         Verb::Migrate { place, from: Source::Sqlite } => {
             let database = place.database()?.ok_or_else(|| {
                 Failure::usage("it is not said where the records shall go")
@@ -386,6 +423,37 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
 
 fn keystore(global: &Global) -> Outcome<Arc<dyn Keystore>> {
     Ok(Arc::new(global.state()?.agent()))
+}
+
+async fn verify_audit(global: &Global, place: &Place, files: &[PathBuf]) -> Outcome {
+    let mut heads = Vec::new();
+    for path in files {
+        let text = String::from_utf8_lossy(&input::file(path)?).into_owned();
+        let before = heads.len();
+        // Of an export, the lines with records are passed over.
+        for line in text.lines().filter(|line| line.contains("\"signature\"")) {
+            heads.push(AuditHead::parse(line)?);
+        }
+        if heads.len() == before {
+            return Err(Failure::new(format!("there is no signed head in {}", path.display())));
+        }
+    }
+    let chains = place.open().await?.verify_audit(&heads).await?;
+    if global.json {
+        let chains = chains
+            .iter()
+            .map(|one| json!({ "chain": one.chain, "records": one.records, "heads": one.heads }));
+        return output::json(&chains.collect::<Vec<_>>());
+    }
+    let mut rows = vec![["CHAIN", "RECORDS", "SIGNED HEADS"].map(str::to_owned).to_vec()];
+    rows.extend(
+        chains.into_iter().map(|one| vec![one.chain, one.records.to_string(), one.heads.to_string()]),
+    );
+    output::table(&rows)?;
+    if files.is_empty() {
+        output::note("compared with no head that was kept elsewhere: `--head FILE`");
+    }
+    Ok(())
 }
 
 /// How often a replica looks whether it was admitted.
