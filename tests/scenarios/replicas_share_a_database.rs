@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::harness::{Home, Postgres, Running, eventually};
+use crate::harness::{Home, Postgres, Running, eventually, needs, run};
 
 const DEVICES: usize = 1000;
 /// Every so many tokens, two keys want the same one.
@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn replicas_share_a_database() {
+    if !needs(&["curl"]) {
+        return;
+    }
     let Some(mut postgres) = Postgres::start() else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let balancer = runtime.block_on(Balancer::start());
@@ -50,11 +53,21 @@ fn replicas_share_a_database() {
         runtime.spawn(async move { devices.enrol().await })
     };
     eventually("a quarter is enrolled", || devices.done.load(Ordering::Relaxed) > DEVICES / 4);
+    let health = |path: &str| {
+        let line = format!(
+            "-sS --cacert ca/root.pem -o answer -w %{{http_code}} https://{}/{path}",
+            balancer.address
+        );
+        run(home.program("curl", &line)).succeeds().text()
+    };
+    eventually("it is ready", || health("ready") == "200");
     let killed = replicas[1].take().unwrap();
     killed.signal(Signal::KILL);
     drop(killed);
     eventually("a half is enrolled", || devices.done.load(Ordering::Relaxed) > DEVICES / 2);
     postgres.crash();
+    eventually("it is ready no more", || health("ready") == "503");
+    assert_eq!(health("health"), "200");
     postgres.resume();
     runtime.block_on(enrolling).unwrap();
 

@@ -28,6 +28,9 @@ use crate::refusal::Refusal;
 /// How long a client has to send a request's body, and the authority to answer it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the database has to answer, before others do better.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The client certificate that a connection was authenticated with.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peer(pub(crate) Option<CertificateDer<'static>>);
@@ -43,6 +46,8 @@ pub(crate) fn router(issuance: Arc<Issuance>) -> Router {
         .route(est::SIMPLEREENROLL, post(simplereenroll))
         .route(est::SERVERKEYGEN, any(serverkeygen))
         .route(est::FULLCMC, any(fullcmc))
+        .route("/health", get(|| async { "alive\n" }))
+        .route("/ready", get(ready))
         .fallback(|| async {
             line(StatusCode::NOT_FOUND, "there is nothing here; EST is at /.well-known/est/")
         })
@@ -54,6 +59,15 @@ pub(crate) fn router(issuance: Arc<Issuance>) -> Router {
         })
         .layer(middleware::from_fn(bounded))
         .with_state(issuance)
+}
+
+/// Whether it can answer requests now: a load balancer sends them elsewhere if not.
+async fn ready(State(issuance): State<Arc<Issuance>>) -> Response {
+    let asked = tokio::time::timeout(READY_TIMEOUT, issuance.authority().store().shared()).await;
+    match asked {
+        Ok(Ok(_)) => "ready\n".into_response(),
+        Ok(Err(_)) | Err(_) => line(StatusCode::SERVICE_UNAVAILABLE, "the database does not answer"),
+    }
 }
 
 async fn cacerts(State(issuance): State<Arc<Issuance>>) -> Answer {
@@ -146,6 +160,13 @@ async fn certification_request(headers: &HeaderMap, body: Body) -> Result<Certif
     let der = est::decode_body(&body.to_bytes()).map_err(|e| refused(e.to_string()))?;
     let request = CertificationRequest::from_der(&der).map_err(|e| refused(e.to_string()))?;
     request.verify().map_err(|e| refused(e.to_string()))?;
+    // It could bind the request to the connection (RFC 7030 §3.5), which TLS 1.3 does not support and
+    // nobody verifies here. What cannot be verified is not taken for verified.
+    if request.has_challenge_password() {
+        return Err(refused(
+            "the request has a challengePassword, which is not verified here: leave it out".into(),
+        ));
+    }
     Ok(request)
 }
 

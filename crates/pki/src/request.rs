@@ -25,6 +25,9 @@ const MAX_LENGTH: usize = 1 << 20;
 /// What PEM calls a request: RFC 7468 §7, and an older name that some tools still write.
 const LABELS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
 
+/// The attribute challengePassword (RFC 2985 §5.4.1).
+const CHALLENGE_PASSWORD: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.7");
+
 /// Asks for a certificate for `key`: a DER CertificationRequest with these names, signed by the key
 /// with the natural scheme of its type. The signature has been verified.
 ///
@@ -68,6 +71,7 @@ pub struct CertificationRequest {
     subject: DistinguishedName,
     sans: Vec<SubjectAltName>,
     spki: Vec<u8>,
+    has_challenge_password: bool,
 }
 
 impl CertificationRequest {
@@ -116,11 +120,13 @@ impl CertificationRequest {
         const ATTRIBUTES: Tag = Tag::ContextSpecific { constructed: true, number: TagNumber(0) };
         let attributes = nested(WHAT, "attributes", ATTRIBUTES, &mut info)?;
         finish(WHAT, "attributes", info)?;
+        let (sans, has_challenge_password) = requested(attributes)?;
         Ok(Self {
             der: der.to_vec(),
             subject: DistinguishedName::from_name(subject),
-            sans: requested_names(attributes)?,
+            sans,
             spki: spki.to_vec(),
+            has_challenge_password,
         })
     }
 
@@ -143,6 +149,12 @@ impl CertificationRequest {
     /// DER SubjectPublicKeyInfo of the key that is to be certified.
     pub fn spki(&self) -> &[u8] {
         &self.spki
+    }
+
+    /// Whether it has a challengePassword (RFC 2985 §5.4.1), by which some protocols know its sender.
+    /// Nothing here verifies one.
+    pub fn has_challenge_password(&self) -> bool {
+        self.has_challenge_password
     }
 
     /// The type of that key, if it may be certified.
@@ -171,11 +183,13 @@ fn check_length(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// The names of the extensionRequest attribute (RFC 2985 §5.4.2).
-fn requested_names(mut attributes: SliceReader<'_>) -> Result<Vec<SubjectAltName>> {
-    let mut extensions: Option<Vec<Extension>> = None;
+/// The names of the extensionRequest attribute (RFC 2985 §5.4.2), and whether there is a
+/// challengePassword.
+fn requested(mut attributes: SliceReader<'_>) -> Result<(Vec<SubjectAltName>, bool)> {
+    let (mut extensions, mut has_challenge_password) = (None::<Vec<Extension>>, false);
     while !attributes.is_finished() {
         let attribute = in_field(WHAT, "attributes", Attribute::decode(&mut attributes))?;
+        has_challenge_password |= attribute.oid == CHALLENGE_PASSWORD;
         if attribute.oid != ID_EXTENSION_REQ {
             continue;
         }
@@ -189,14 +203,14 @@ fn requested_names(mut attributes: SliceReader<'_>) -> Result<Vec<SubjectAltName
     }
     let extensions = extensions.unwrap_or_default();
     let Some(names) = one_extension(&extensions, ID_CE_SUBJECT_ALT_NAME)? else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), has_challenge_password));
     };
     let names = in_field(WHAT, "subjectAltName", pkix::SubjectAltName::from_der(names))?;
     let names = names.0.iter().map(|name| {
         let san = SubjectAltName::from_general_name(WHAT, name)?.ok_or_else(|| san::not_issued(name))?;
         san.check().map(|()| san)
     });
-    names.collect()
+    Ok((names.collect::<Result<_>>()?, has_challenge_password))
 }
 
 fn one_extension(extensions: &[Extension], oid: ObjectIdentifier) -> Result<Option<&[u8]>> {

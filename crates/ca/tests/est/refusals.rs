@@ -29,6 +29,9 @@ async fn each_says_what_is_wrong_and_spends_nothing() {
     let curve =
         request("curve", &["-subj", "/CN=web", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"]);
     let sha1 = request("sha1", &["-subj", "/CN=web", "-sha1"]);
+    let config = "[req]\ndistinguished_name=dn\nattributes=at\nprompt=no\n[dn]\nCN=web\n[at]\nchallengePassword=hunter22\n";
+    let config = file(folder, "challenge.cnf", config);
+    let challenge = request("challenge", &["-config", &config]);
     let mut der = openssl_csr(folder, "tampered", &["-subj", "/CN=web"]);
     let middle = der.windows(3).position(|window| window == b"web").unwrap();
     der[middle] = b'W';
@@ -61,6 +64,7 @@ async fn each_says_what_is_wrong_and_spends_nothing() {
         (est::SIMPLEENROLL, &weak, right, 400, "too weak"),
         (est::SIMPLEENROLL, &curve, right, 400, "not supported"),
         (est::SIMPLEENROLL, &sha1, right, 400, "too weak"),
+        (est::SIMPLEENROLL, &challenge, right, 400, "challengePassword"),
         (est::SIMPLEENROLL, &tampered, right, 400, "signature"),
         (est::SIMPLEENROLL, &cut, right, 400, "cut short"),
         (est::SIMPLEENROLL, &empty, right, 400, "empty"),
