@@ -100,6 +100,50 @@ pub fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>> {
     spki(RSA_ENCRYPTION, Some(AnyRef::NULL), &key)
 }
 
+/// What a public key consists of, as hardware wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicParts {
+    /// A point on a curve.
+    Curve {
+        /// The DER OBJECT IDENTIFIER of the curve.
+        oid: Vec<u8>,
+        /// `04 ‖ X ‖ Y`, or the 32 bytes of an Ed25519 key.
+        point: Vec<u8>,
+    },
+    /// Big-endian integers without zero bytes at their front.
+    Rsa {
+        #[allow(missing_docs)]
+        modulus: Vec<u8>,
+        #[allow(missing_docs)]
+        exponent: Vec<u8>,
+    },
+}
+
+/// What the key in a DER SubjectPublicKeyInfo consists of.
+///
+/// # Errors
+/// [`Error::PublicKey`] if it cannot be read.
+pub fn public_parts(spki: &[u8]) -> Result<PublicParts> {
+    let algorithm = Algorithm::of_spki(spki)?;
+    let parsed = || {
+        let parsed = spki::SubjectPublicKeyInfoRef::from_der(spki)?;
+        let bytes = parsed.subject_public_key.raw_bytes();
+        let curve =
+            |oid: ObjectIdentifier| Ok(PublicParts::Curve { oid: oid.to_der()?, point: bytes.to_vec() });
+        match algorithm {
+            Algorithm::P256 => curve(SECP256R1),
+            Algorithm::P384 => curve(SECP384R1),
+            Algorithm::Ed25519 => curve(ID_ED25519),
+            Algorithm::Rsa => {
+                let key = RsaPublicKey::from_der(bytes)?;
+                let integer = |number: UintRef<'_>| number.as_bytes().to_vec();
+                Ok(PublicParts::Rsa { modulus: integer(key.modulus), exponent: integer(key.exponent) })
+            }
+        }
+    };
+    parsed().map_err(|e: der::Error| Error::PublicKey { reason: format!("it cannot be read: {e}") })
+}
+
 /// The DER `DigestInfo` of a digest, which is what a bare RSASSA-PKCS1-v1_5 primitive signs (RFC
 /// 8017 §9.2).
 ///
@@ -199,5 +243,19 @@ mod tests {
         assert_eq!(Algorithm::of_spki(&ec_spki(Algorithm::P384, &[4; 97]).unwrap()), Ok(Algorithm::P384));
         assert_eq!(Algorithm::of_spki(&ed25519_spki(&[1; 32]).unwrap()), Ok(Algorithm::Ed25519));
         assert_eq!(Algorithm::of_spki(&rsa_spki(&[0xff; 256], &[1, 0, 1]).unwrap()), Ok(Algorithm::Rsa));
+    }
+
+    #[test]
+    fn public_keys_come_apart_as_they_were_put_together() {
+        let rsa = rsa_spki(&[0xff; 256], &[1, 0, 1]).unwrap();
+        let parts = PublicParts::Rsa { modulus: vec![0xff; 256], exponent: vec![1, 0, 1] };
+        assert_eq!(public_parts(&rsa), Ok(parts));
+        let point = [&[4][..], &[7; 96]].concat();
+        let oid = SECP384R1.to_der().unwrap();
+        assert_eq!(
+            public_parts(&ec_spki(Algorithm::P384, &point).unwrap()),
+            Ok(PublicParts::Curve { oid, point })
+        );
+        assert!(public_parts(&rsa[1..]).is_err());
     }
 }

@@ -32,6 +32,7 @@ struct Parsed {
     subject: DistinguishedName,
     issuer: DistinguishedName,
     serial: String,
+    serial_der: Vec<u8>,
     not_before: SystemTime,
     not_after: SystemTime,
     spki: Vec<u8>,
@@ -87,6 +88,7 @@ impl Certificate {
             subject: DistinguishedName::from_name(tbs.subject().clone()),
             issuer: DistinguishedName::from_name(tbs.issuer().clone()),
             serial: serial_text(tbs.serial_number().as_bytes()),
+            serial_der: in_field(WHAT, "serialNumber", tbs.serial_number().to_der())?,
             not_before: tbs.validity().not_before.to_system_time(),
             not_after: tbs.validity().not_after.to_system_time(),
             spki,
@@ -122,6 +124,11 @@ impl Certificate {
     /// Its serial number in lower-case hexadecimal, without leading zero bytes.
     pub fn serial(&self) -> &str {
         &self.0.serial
+    }
+
+    /// Its serial number as a DER INTEGER.
+    pub fn serial_der(&self) -> &[u8] {
+        &self.0.serial_der
     }
 
     /// The first second of its validity.

@@ -1,5 +1,6 @@
 //! PINs that are given beforehand, so that nobody has to be asked.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -15,6 +16,12 @@ const PIN_FILE: &str = "ENCLASP_PIN_FILE";
 /// A PIN has some bytes, and its file perhaps a line break more.
 const MAX_FILE: u64 = 4096;
 
+/// Whether the PIN of `key` or its token comes from a file or the environment, so that nobody has to
+/// be asked for it.
+pub fn pin_is_given(key: &KeyUri) -> bool {
+    key.query("pin-source").is_some() || [PIN, PIN_FILE].into_iter().any(|name| variable(name).is_some())
+}
+
 /// What gives the agent the PIN of `key` (a URI): from the file that its `pin-source` names, or from
 /// the environment. `None` if neither says.
 ///
@@ -22,7 +29,6 @@ const MAX_FILE: u64 = 4096;
 /// [`Error::Uri`] for a source that is no file, [`Error::Storage`] for a file that cannot be read.
 pub(super) fn unlocking(key: &str) -> Result<Option<Request<'static>>> {
     let key: KeyUri = key.parse()?;
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let pin = if let Some(source) = key.query("pin-source") {
         read(&file_of(&key, source)?)?
     } else if let Some(pin) = variable(PIN) {
@@ -33,6 +39,10 @@ pub(super) fn unlocking(key: &str) -> Result<Option<Request<'static>>> {
         return Ok(None);
     };
     Ok(Some(Request::Unlock { key, pin: Secret::new(pin) }))
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// RFC 7512 §2.4: a `file:` URI or a path. A command (`|…`) would be run by whoever reads the URI.
