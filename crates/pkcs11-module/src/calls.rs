@@ -2,6 +2,8 @@
 #![expect(unsafe_code, reason = "the host's pointers are what PKCS#11 says they are")]
 #![expect(non_snake_case, reason = "they are called so in PKCS#11")]
 
+use std::fs::File;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -14,6 +16,9 @@ use crate::pointers::{fill, place, template, values, write_all};
 pub(crate) const CURRENT: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
 /// The version for hosts that ask for no interface.
 pub(crate) const OLDER: CK_VERSION = CK_VERSION { major: 2, minor: 40 };
+
+/// More random bytes than this at once are a host's mistake.
+const MAX_RANDOM: usize = 1 << 20;
 
 pub(crate) unsafe extern "C" fn C_Initialize(arguments: *mut std::ffi::c_void) -> CK_RV {
     answer(|| {
@@ -74,10 +79,9 @@ pub(crate) unsafe extern "C" fn C_GetSlotList(
     count: *mut CK_ULONG,
 ) -> CK_RV {
     answer(|| {
-        // Slots come and go only when the host asks how many there are (PKCS#11 5.5.1).
-        if slots.is_null() {
-            module::refresh()?;
-        }
+        // Slots come and go only when the host asks how many there are (PKCS#11 5.5.1), and some
+        // never do.
+        if slots.is_null() { module::refresh() } else { module::load() }?;
         let ids = with(|module| Ok(module.slots().iter().map(|slot| slot.id).collect::<Vec<_>>()))?;
         // SAFETY: the host's promise.
         unsafe { write_all(&ids, slots, count) }
@@ -114,7 +118,11 @@ pub(crate) unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_T
                 manufacturerID: padded("Enclasp"),
                 model: padded("agent"),
                 serialNumber: padded(&token.serial),
-                flags: CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED | CKF_WRITE_PROTECTED | login,
+                flags: CKF_RNG
+                    | CKF_TOKEN_INITIALIZED
+                    | CKF_USER_PIN_INITIALIZED
+                    | CKF_WRITE_PROTECTED
+                    | login,
                 ulMaxSessionCount: CK_EFFECTIVELY_INFINITE,
                 ulSessionCount: module.session_count(slot, 0) as CK_ULONG,
                 ulMaxRwSessionCount: CK_EFFECTIVELY_INFINITE,
@@ -142,9 +150,7 @@ pub(crate) unsafe extern "C" fn C_GetMechanismList(
     count: *mut CK_ULONG,
 ) -> CK_RV {
     answer(|| {
-        if mechanisms.is_null() {
-            module::refresh()?;
-        }
+        module::load()?;
         let found = with(|module| module.mechanisms(slot))?;
         // SAFETY: the host's promise.
         unsafe { write_all(&found, mechanisms, count) }
@@ -343,6 +349,25 @@ unsafe fn finish(
     let made = module::sign(session, rest)?;
     // SAFETY: the caller's promise.
     unsafe { write_all(&made, signature, length) }
+}
+
+/// Random numbers of the system.
+pub(crate) unsafe extern "C" fn C_GenerateRandom(
+    session: CK_SESSION_HANDLE,
+    random: *mut CK_BYTE,
+    length: CK_ULONG,
+) -> CK_RV {
+    answer(|| {
+        with(|module| module.session_info(session))?;
+        let count = usize::try_from(length).ok().filter(|count| *count <= MAX_RANDOM && !random.is_null());
+        let mut numbers = vec![0; count.ok_or(CKR_ARGUMENTS_BAD)?];
+        File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut numbers))
+            .map_err(|_| CKR_DEVICE_ERROR)?;
+        let mut room = length;
+        // SAFETY: the host's promise.
+        unsafe { write_all(&numbers, random, &raw mut room) }
+    })
 }
 
 pub(crate) unsafe extern "C" fn C_SessionCancel(session: CK_SESSION_HANDLE, flags: CK_FLAGS) -> CK_RV {

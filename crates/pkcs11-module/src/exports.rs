@@ -1,6 +1,7 @@
 //! The three functions that a host finds by name, and the tables that they lead to.
 #![expect(unsafe_code, reason = "exported to C, and writes through its pointers")]
 
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_void};
 use std::ptr;
 
@@ -32,7 +33,7 @@ pub(crate) unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LI
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn C_GetInterfaceList(list: *mut CK_INTERFACE, count: *mut CK_ULONG) -> CK_RV {
     // SAFETY: the caller's promise.
-    match unsafe { write_all(&INTERFACES.0, list, count) } {
+    match unsafe { write_all(&*INTERFACES.0.get(), list, count) } {
         Ok(()) => CKR_OK,
         Err(code) => code,
     }
@@ -56,15 +57,12 @@ pub(crate) unsafe extern "C" fn C_GetInterface(
     let wanted = unsafe { version.as_ref() };
     let fits =
         |of: &CK_VERSION| wanted.is_none_or(|wanted| (wanted.major, wanted.minor) == (of.major, of.minor));
-    let found = INTERFACES
-        .0
-        .iter()
-        .zip([CURRENT, OLDER])
-        .find(|(known, of)| known.flags & flags == flags && fits(of));
+    let found = [CURRENT, OLDER].iter().position(fits).filter(|_| known_name && FLAGS & flags == flags);
     // SAFETY: the caller's promise.
     match (unsafe { place(interface) }, found) {
-        (Ok(interface), Some((known, _))) if known_name => {
-            *interface = ptr::from_ref(known).cast_mut();
+        (Ok(interface), Some(index)) => {
+            // SAFETY: there are as many interfaces as versions.
+            *interface = unsafe { INTERFACES.0.get().cast::<CK_INTERFACE>().add(index) };
             CKR_OK
         }
         _ => CKR_ARGUMENTS_BAD,
@@ -74,20 +72,25 @@ pub(crate) unsafe extern "C" fn C_GetInterface(
 /// The name of the interfaces that PKCS#11 itself defines.
 const NAME: &CStr = c"PKCS 11";
 
-struct Interfaces([CK_INTERFACE; 2]);
+/// Not read-only: `pkcs11-spy` puts a table of its own into the interface that it is given.
+struct Interfaces(UnsafeCell<[CK_INTERFACE; 2]>);
 
-// SAFETY: the pointers are to statics that nobody writes to; hosts may only read them.
+// SAFETY: this module only reads them, and what a host writes to them is the host's business.
 unsafe impl Sync for Interfaces {}
+
+/// What each interface can do: a child goes on with what it inherited when its process forked.
+const FLAGS: CK_FLAGS = CKF_INTERFACE_FORK_SAFE;
 
 static INTERFACES: Interfaces = {
     const fn interface(table: *const c_void) -> CK_INTERFACE {
         CK_INTERFACE {
             pInterfaceName: NAME.as_ptr().cast_mut().cast(),
             pFunctionList: table.cast_mut(),
-            flags: CKF_INTERFACE_FORK_SAFE,
+            flags: FLAGS,
         }
     }
-    Interfaces([interface((&raw const TABLE_3_0).cast()), interface((&raw const TABLE_2_40).cast())])
+    let tables = [(&raw const TABLE_3_0).cast(), (&raw const TABLE_2_40).cast()];
+    Interfaces(UnsafeCell::new([interface(tables[0]), interface(tables[1])]))
 };
 
 /// A function that a table has to have, and that says that it is not supported.
@@ -127,7 +130,7 @@ macro_rules! table {
                 C_GetTokenInfo, C_GetMechanismList, C_GetMechanismInfo, C_OpenSession, C_CloseSession,
                 C_CloseAllSessions, C_GetSessionInfo, C_Login, C_Logout, C_GetAttributeValue,
                 C_FindObjectsInit, C_FindObjects, C_FindObjectsFinal, C_SignInit, C_Sign, C_SignUpdate,
-                C_SignFinal
+                C_SignFinal, C_GenerateRandom
                 $(, $done)*
             ],
             [
@@ -139,7 +142,7 @@ macro_rules! table {
                 C_VerifyUpdate, C_VerifyFinal, C_VerifyRecoverInit, C_VerifyRecover,
                 C_DigestEncryptUpdate, C_DecryptDigestUpdate, C_SignEncryptUpdate,
                 C_DecryptVerifyUpdate, C_GenerateKey, C_GenerateKeyPair, C_WrapKey, C_UnwrapKey,
-                C_DeriveKey, C_SeedRandom, C_GenerateRandom, C_GetFunctionStatus, C_CancelFunction,
+                C_DeriveKey, C_SeedRandom, C_GetFunctionStatus, C_CancelFunction,
                 C_WaitForSlotEvent
                 $(, $not_done)*
             ])

@@ -1,10 +1,10 @@
 //! `libenclasp_pkcs11.so`: the keys of agents and the identities that use them, for every program
 //! that takes a PKCS#11 module (OASIS PKCS#11 3.0, and 2.40 for hosts that know no later one).
 //!
-//! The module holds no key. It shows what [`State`](enclasp_identity::State) leads to (identities,
-//! and the software keys that none of them uses), has the agents sign, and enforces nothing: who may
-//! sign, and what a person or a PIN has to say to it, is the agents' business. What it says of a key
-//! is what the key was proved to do.
+//! The module holds no key. It shows the identities of the user whose
+//! [`State`](enclasp_identity::State) it is, has the agents sign, and enforces nothing: who may sign,
+//! and what a person or a PIN has to say to it, is the agents' business. What it says of a key is what
+//! the key was proved to do.
 //!
 //! Nothing is written, neither to tokens nor to the host's standard error; `ENCLASP_PKCS11_LOG`
 //! names a file for what went wrong.

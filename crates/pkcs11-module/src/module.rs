@@ -38,6 +38,8 @@ pub(crate) struct Module {
     agents_of: u32,
     agents: Arc<Agents>,
     catalogue: Arc<Catalogue>,
+    /// Whether that was looked for.
+    loaded: bool,
     /// All objects that ever were: the handle of one is its place, counted from 1.
     objects: Vec<Arc<Object>>,
     /// The handles of those that there are now.
@@ -85,6 +87,7 @@ pub(crate) fn initialize() -> Result<(), CK_RV> {
                 agents_of: process::id(),
                 agents: Arc::new(Agents::new(state)),
                 catalogue: Arc::new(Catalogue::new()),
+                loaded: false,
                 objects: Vec::new(),
                 present: BTreeSet::new(),
                 sessions: HashMap::new(),
@@ -110,6 +113,11 @@ pub(crate) fn with<T>(act: impl FnOnce(&mut Module) -> Result<T, CK_RV>) -> Resu
         module.agents = Arc::new(Agents::new(module.agents.state().clone()));
     }
     act(module)
+}
+
+/// Looks for what there is, if nobody has yet.
+pub(crate) fn load() -> Result<(), CK_RV> {
+    if with(|module| Ok(module.loaded))? { Ok(()) } else { refresh() }
 }
 
 /// Looks for what has changed since the last time.
@@ -361,6 +369,7 @@ impl Module {
             self.present.insert(place as CK_OBJECT_HANDLE + 1);
         }
         self.catalogue = Arc::new(catalogue);
+        self.loaded = true;
     }
 }
 
