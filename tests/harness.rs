@@ -2,10 +2,12 @@
 
 mod authority;
 mod backend;
+mod built;
 mod elsewhere;
 mod hardware;
 mod home;
 mod killed;
+mod hosts;
 mod net;
 mod parts;
 mod ports;
@@ -15,9 +17,11 @@ mod terminal;
 
 pub(crate) use authority::{ALGORITHMS, CURVES, VERSIONS};
 pub(crate) use backend::Backend;
+pub(crate) use built::{examples, module};
 pub(crate) use elsewhere::{Elsewhere, LONG_AGO, NOW};
 pub(crate) use hardware::Keystore;
 pub(crate) use home::{Home, enclasp_at, kill_agent_of};
+pub(crate) use hosts::ENGINE;
 pub(crate) use net::{eventually, free_port, wait_until_listening};
 pub(crate) use parts::{is_root, needs};
 pub(crate) use ports::free_ports;

@@ -36,7 +36,12 @@ pinentry-curses pinentry-curses keys that ask a person
 tmux tmux keys that ask a person
 setpriv util-linux users of an agent other than its own
 softhsm2-util softhsm2 keys on PKCS#11 tokens: SoftHSM
-pkcs11-tool opensc keys on PKCS#11 tokens, made and read by OpenSC
+pkcs11-tool opensc keys on PKCS#11 tokens, made and read by OpenSC; our module by its tests
+/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so libengine-pkcs11-openssl our module in OpenSSL, curl, nginx
+tstclnt libnss3-tools our module in NSS
+modutil libnss3-tools our module in NSS
+sshd openssh-server our module in OpenSSH
+ssh openssh-client our module in OpenSSH
 swtpm swtpm keys in a TPM
 /usr/include/tss2/tss2_esys.h libtss2-dev keys in a TPM
 tpm2_createprimary tpm2-tools keys in a TPM that other tools made

@@ -16,7 +16,7 @@ impl Java {
     pub(crate) fn server(home: &Home, root: &str, peers: &[&str]) -> Self {
         trust_store(home, root);
         let stores: Vec<String> = peers.iter().map(|peer| key_store(home, peer)).collect();
-        let mut command = java(home, "Server");
+        let mut command = java(home.program("java", ""), "Server");
         command.arg(TRUST).args(stores);
         let running = Running::start(command);
         running.stdout.wait_for("ready");
@@ -47,15 +47,30 @@ impl<'a> JavaClient<'a> {
         Self { home, connections: String::new() }
     }
 
+    /// With a key store: a PKCS#12 file, or the configuration of SunPKCS11 in a file *.pkcs11.
+    pub(crate) fn connect_with(&mut self, port: u16, version: &str, store: &str) {
+        self.connections += &format!("{port} TLSv{version} {store}\n");
+    }
+
     /// As `peer`, or without a certificate.
     pub(crate) fn connect(&mut self, port: u16, version: &str, peer: Option<&str>) {
         let store = peer.map_or("-".to_owned(), |peer| key_store(self.home, peer));
-        self.connections += &format!("{port} TLSv{version} {store}\n");
+        self.connect_with(port, version, &store);
     }
 
     /// Makes them; the answers are lines of its standard output.
     pub(crate) fn run(self) -> Done {
-        let mut command = java(self.home, "Client");
+        let command = java(self.home.program("java", ""), "Client");
+        self.run_by(command)
+    }
+
+    /// The same as a program that loads our module.
+    pub(crate) fn run_as_host(self) -> Done {
+        let command = java(self.home.host("java", ""), "Client");
+        self.run_by(command)
+    }
+
+    fn run_by(self, mut command: Command) -> Done {
         command.arg(TRUST);
         run_with_input(command, self.connections.as_bytes()).succeeds()
     }
@@ -69,9 +84,8 @@ pub(crate) fn java_on_revocation(home: &Home, certificate: &str, how: &str) -> D
     run(command).succeeds()
 }
 
-fn java(home: &Home, class: &str) -> Command {
-    let mut command = home.program("java", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp");
-    command.arg(classes()).arg(class);
+fn java(mut command: Command, class: &str) -> Command {
+    command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]).arg(classes()).arg(class);
     command
 }
 
@@ -105,6 +119,9 @@ const TRUST: &str = "java-trust.p12";
 
 /// By the JDK's own tool: Java trusts no certificate in a store that OpenSSL made.
 fn trust_store(home: &Home, root: &str) {
+    if home.path(TRUST).exists() {
+        return;
+    }
     let arguments = format!(
         "-importcert -noprompt -alias root -file {root} -keystore {TRUST} -storetype PKCS12 -storepass secret"
     );

@@ -12,13 +12,18 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Serves as `peer`, and trusts the root in `root`.
     pub(crate) fn start(home: &Home, peer: &str, root: &str) -> Self {
+        Self::start_with(home, Command::new("nginx"), peer, &format!("{peer}.key"), root)
+    }
+
+    /// The same, run by `command`, with a key that need not be in a file.
+    pub(crate) fn start_with(home: &Home, mut command: Command, peer: &str, key: &str, root: &str) -> Self {
         let port = free_port();
         let config = include_str!("nginx.conf")
             .replace("@NAME@", peer)
+            .replace("@KEY@", key)
             .replace("@ROOT@", root)
             .replace("@PORT@", &port.to_string());
         home.write("nginx.conf", config);
-        let mut command = Command::new("nginx");
         // Where only root's PATH leads.
         command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
         command.arg("-e").arg("stderr").arg("-p").arg(home.path("")).arg("-c").arg("nginx.conf");

@@ -1,10 +1,9 @@
 //! The examples of the library, blocking, with tokio and with hyper, speak HTTP to a service behind
 //! `enclasp server`, and are refused with a cause when they are to be.
 
-use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Backend, Done, Home, run};
+use crate::harness::{Backend, Done, Home, examples, run};
 
 #[test]
 fn library_examples_connect() {
@@ -17,8 +16,7 @@ fn library_examples_connect() {
         "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv --allow-cn web",
         backend.port
     ));
-    build_examples();
-    let programs = Path::new(env!("CARGO_BIN_EXE_enclasp")).with_file_name("examples");
+    let programs = examples();
     for (count, example) in ["blocking", "tokio", "hyper"].into_iter().enumerate() {
         let program = programs.join(example);
         let connect = |identity: &str| -> Done {
@@ -40,16 +38,4 @@ fn library_examples_connect() {
         server.stderr.wait_for_count("CN=web", count + 1);
     }
     assert_eq!(backend.connections(), 3);
-}
-
-/// `cargo test --workspace` has done so already; a test of this package alone would find old ones.
-fn build_examples() {
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--release", "--workspace", "--examples"]);
-    if cfg!(feature = "tpm") {
-        command.args(["--features", "enclasp-cli/tpm"]);
-    }
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-    // However long it takes.
-    assert!(command.status().expect("cargo runs").success());
 }

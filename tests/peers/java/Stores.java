@@ -4,12 +4,14 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyStore;
+import java.security.Provider;
+import java.security.Security;
 import javax.net.ssl.KeyManager;
 import javax.net.ssl.KeyManagerFactory;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
 
-/** PKCS#12 files, all with the password "secret". */
+/** PKCS#12 files, all with the password "secret", and configurations of SunPKCS11, NAME.pkcs11. */
 final class Stores {
     private static final char[] PASSWORD = "secret".toCharArray();
 
@@ -29,6 +31,13 @@ final class Stores {
     }
 
     private static KeyStore load(Path file) throws GeneralSecurityException, IOException {
+        if (file.toString().endsWith(".pkcs11")) {
+            Provider provider = Security.getProvider("SunPKCS11").configure(file.toString());
+            Security.addProvider(provider);
+            KeyStore token = KeyStore.getInstance("PKCS11", provider);
+            token.load(null, null);
+            return token;
+        }
         KeyStore store = KeyStore.getInstance("PKCS12");
         try (InputStream stream = Files.newInputStream(file)) {
             store.load(stream, PASSWORD);
