@@ -93,9 +93,7 @@ fn a_key_that_asks_is_refused_without_a_person() {
         run(command)
     };
     ask("-O").succeeds().prints("always authenticate").prints("label:      signer");
-    ask(&format!("--sign -m ECDSA --id {id} -i digest -o signature"))
-        .fails_somehow()
-        .says("0x200");
+    ask(&format!("--sign -m ECDSA --id {id} -i digest -o signature")).fails_somehow().says("0x200");
     let log = String::from_utf8(home.read("pkcs11.log")).expect("text");
     assert!(log.contains("C_Sign: cannot sign with `soft:name=signer`: denied"), "{log}");
 }

@@ -1,7 +1,7 @@
 //! GnuTLS authenticates with key and certificate of an identity, as client and as server.
 
 use crate::harness::{
-    ALGORITHMS, Home, Running, VERSIONS, free_port, module, needs, run_with_input, wait_until_listening,
+    CURVES, Home, Running, VERSIONS, free_port, module, needs, run_with_input, wait_until_listening,
 };
 use crate::peers::Nginx;
 
@@ -13,7 +13,7 @@ fn module_serves_gnutls_clients() {
     let home = Home::with_authority();
     home.peer("srv", "p256", "server");
     let nginx = Nginx::start(&home, "srv", home.trusted());
-    for algorithm in ALGORITHMS {
+    for algorithm in CURVES {
         home.identity(algorithm, algorithm, "client");
         for version in VERSIONS {
             let line = format!(
@@ -48,7 +48,9 @@ fn module_serves_gnutls_servers() {
     let server = Running::start(home.host("gnutls-serv", &line));
     wait_until_listening(port);
     for version in VERSIONS {
-        let line = format!("connect localhost:{port} --identity laptop --cacert ca/issuing.pem --tls {version} --json");
+        let line = format!(
+            "connect localhost:{port} --identity laptop --cacert ca/issuing.pem --tls {version} --json"
+        );
         let done = home.enclasp_with_input(&line, "ping\n").succeeds();
         assert_eq!(done.text(), "ping\n", "{done}");
         assert_eq!(done.json_said()["version"], format!("TLSv{version}"));
