@@ -32,8 +32,12 @@ final class Stores {
 
     private static KeyStore load(Path file) throws GeneralSecurityException, IOException {
         if (file.toString().endsWith(".pkcs11")) {
-            Provider provider = Security.getProvider("SunPKCS11").configure(file.toString());
-            Security.addProvider(provider);
+            // One for the whole program: a second one of its name is not taken.
+            Provider provider = Security.getProvider("SunPKCS11-Enclasp");
+            if (provider == null) {
+                provider = Security.getProvider("SunPKCS11").configure(file.toString());
+                Security.addProvider(provider);
+            }
             KeyStore token = KeyStore.getInstance("PKCS11", provider);
             token.load(null, null);
             return token;
