@@ -80,12 +80,8 @@ impl Home {
     /// Starts a command that listens on a port of its choice, and returns the port.
     pub(crate) fn start_listening(&self, line: &str) -> (Running, u16) {
         let running = self.start(line);
-        let said = running.stderr.wait_for("listening on ");
-        let address = said.split("listening on ").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let address = address.map(|address| address.trim_end_matches([',', ';', ':']));
-        let port =
-            address.and_then(|address| address.rsplit_once(':')).and_then(|(_, port)| port.parse().ok());
-        (running, port.unwrap_or_else(|| panic!("no port in `{said}`")))
+        let port = running.port();
+        (running, port)
     }
 
     /// The search path of a person who has installed `enclasp`.

@@ -36,6 +36,16 @@ impl Running {
         Self { name, child, stdin, stdout, stderr }
     }
 
+    /// The port that it says it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        let said = self.stderr.wait_for("listening on ");
+        let address = said.split("listening on ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.map(|address| address.trim_end_matches([',', ';', ':']));
+        let port =
+            address.and_then(|address| address.rsplit_once(':')).and_then(|(_, port)| port.parse().ok());
+        port.unwrap_or_else(|| panic!("no port in `{said}`"))
+    }
+
     /// Writes to its standard input.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let stdin = self.stdin.as_mut().expect("standard input is open");

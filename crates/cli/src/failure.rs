@@ -70,11 +70,30 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
             eprint!("{}", help_of(std::env::args_os().skip(1)));
             ExitCode::from(2)
         }
-        // Help and version go to standard output and are no failure.
-        None => {
+        // Help and version go to standard output and are no failure; help that stands in for a
+        // missing word is one.
+        None if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            || !error.use_stderr() =>
+        {
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
         }
+        None => in_two_lines(&error.to_string()).report(),
+    }
+}
+
+/// What clap says in several paragraphs: what is wrong, what was probably meant, the usage.
+fn in_two_lines(text: &str) -> Failure {
+    let mut paragraphs =
+        text.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
+    let wrong = paragraphs.next().unwrap_or_default();
+    let (tips, rest): (Vec<_>, Vec<_>) = paragraphs.partition(|paragraph| paragraph.starts_with("tip: "));
+    let failure = Failure::usage(wrong.trim_start_matches("error: "));
+    let usage = rest.into_iter().find(|paragraph| paragraph.starts_with("Usage: "));
+    match (tips.first(), usage) {
+        (Some(tip), _) => failure.hint(tip.trim_start_matches("tip: ")),
+        (None, Some(usage)) => failure.hint(usage.replacen("Usage", "usage", 1)),
+        (None, None) => failure.hint("`enclasp help` lists the commands, `enclasp help COMMAND` the flags"),
     }
 }
 

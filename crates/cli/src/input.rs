@@ -61,10 +61,7 @@ pub(crate) fn secret(
     flag: &str,
 ) -> Outcome<Zeroizing<String>> {
     if let Some(path) = file_path {
-        let bytes = Zeroizing::new(file(path)?);
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| Failure::new(format!("the {what} in {} is not UTF-8", path.display())))?;
-        return Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()));
+        return secret_file(what, path);
     }
     if let Ok(text) = std::env::var(variable) {
         return Ok(Zeroizing::new(text));
@@ -74,6 +71,14 @@ pub(crate) fn secret(
             .hint(format!("give it with {flag} FILE or in the environment variable {variable}")));
     }
     ask_hidden(what)
+}
+
+/// The secret in a file, without the line break at its end.
+pub(crate) fn secret_file(what: &str, path: &Path) -> Outcome<Zeroizing<String>> {
+    let bytes = Zeroizing::new(file(path)?);
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Failure::new(format!("the {what} in {} is not UTF-8", path.display())))?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
 /// Asks on the terminal without showing what is typed.

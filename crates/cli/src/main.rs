@@ -11,14 +11,18 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
 use failure::Outcome;
 use output::LogLevel;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let words = match command::tunnel::prepare(std::env::args_os().collect(), &Args::command()) {
+        Ok(words) => words,
+        Err(failure) => return failure.report(),
+    };
+    let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => return failure::report_usage(&error),
     };

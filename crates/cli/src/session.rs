@@ -1,19 +1,16 @@
 //! Which identity a connection is made with, and what its use means for the key before it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use enclasp_enroll::Sponsor;
 use enclasp_identity::{Criteria, Identity, State, select};
 use enclasp_pki::{DistinguishedName, Purpose};
-use enclasp_tls::Credential;
-use enclasp_tunnel::Replacer;
 
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
 /// Which identity a client presents.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct Choice {
     /// The identity to present [default: the one that fits best; -v says why].
     #[arg(long, value_name = "NAME")]
@@ -21,6 +18,18 @@ pub(crate) struct Choice {
     /// Choose among the identities whose chain this issuer is part of: CN=Acme Issuing CA.
     #[arg(long, value_name = "NAME", conflicts_with = "identity")]
     issuer: Option<DistinguishedName>,
+}
+
+impl Choice {
+    /// The identity of that name.
+    pub(crate) fn of(name: String) -> Self {
+        Self { identity: Some(name), issuer: None }
+    }
+
+    /// Whether anything was said.
+    pub(crate) fn is_given(&self) -> bool {
+        self.identity.is_some() || self.issuer.is_some()
+    }
 }
 
 /// The identity that was named; without a name the one that fits a client best, or none if there
@@ -84,51 +93,4 @@ pub(crate) fn used(state: &State, identity: &Identity) {
     if let Err(failure) = done() {
         tracing::warn!(key = %retired, cause = failure.message(), "the key before the rekey stays");
     }
-}
-
-/// How often a running tunnel looks whether its identity was renewed.
-const LOOK: Duration = Duration::from_secs(2);
-
-/// Gives a running tunnel its identity's new credential whenever the identity is renewed, for
-/// ever. An identity that cannot be read or opened leaves the old one in use.
-pub(crate) async fn follow(state: State, current: Arc<Mutex<Identity>>, replacer: Replacer) {
-    let mut complained = None;
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let (state, known) = (state.clone(), lock(&current).clone());
-        let looked = tokio::task::spawn_blocking(move || -> Outcome<_> {
-            let now = state.identities()?.get(&known.name)?;
-            if now == known {
-                return Ok(None);
-            }
-            Ok(Some((Credential::open(&state, &now)?, now)))
-        });
-        let outcome = match looked.await {
-            Ok(Ok(None)) => continue,
-            Ok(Ok(Some((credential, now)))) => {
-                replacer.replace(credential).map(|()| now).map_err(Failure::from)
-            }
-            Ok(Err(failure)) => Err(failure),
-            Err(stopped) => Err(Failure::new(stopped)),
-        };
-        match outcome {
-            Ok(now) => {
-                tracing::info!(identity = now.name, key = %now.key, "the identity was renewed; new connections use it");
-                complained = None;
-                *lock(&current) = now;
-            }
-            Err(failure) => {
-                let cause = failure.message().to_owned();
-                if complained.as_ref() != Some(&cause) {
-                    tracing::warn!(%cause, "the identity changed and cannot be used; the old one stays in use");
-                }
-                complained = Some(cause);
-            }
-        }
-    }
-}
-
-/// The identity that a tunnel uses at the moment.
-pub(crate) fn lock(current: &Mutex<Identity>) -> MutexGuard<'_, Identity> {
-    current.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,9 @@
-//! The signals that end a server.
+//! The signals that end a server, and those that have it read its files again.
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::failure::Outcome;
 
 /// Ready at the first SIGTERM or SIGINT.
 pub(crate) async fn shutdown() {
@@ -14,4 +17,19 @@ pub(crate) async fn shutdown() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+/// What tells `ask` of each SIGHUP and SIGUSR1 from now on, for as long as it is polled.
+pub(crate) fn reloads(ask: watch::Sender<()>) -> Outcome<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user = signal(SignalKind::user_defined1())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => {}
+                _ = user.recv() => {}
+            }
+            ask.send_replace(());
+        }
+    })
 }

@@ -195,6 +195,15 @@ impl SoftKey {
         Self::alone(uri, Pair::from_pkcs8(pkcs8)?, Origin::Imported)
     }
 
+    /// The same of PKCS#8, or of what OpenSSL wrote before there was PKCS#8: an RSAPrivateKey
+    /// (RFC 8017 §A.1.2) or an ECPrivateKey (RFC 5915).
+    ///
+    /// # Errors
+    /// [`Error::PrivateKey`] if it is none of them.
+    pub fn from_der(uri: KeyUri, der: &[u8]) -> Result<Self> {
+        Self::alone(uri, Pair::from_der(der)?, Origin::Imported)
+    }
+
     /// The same, of PEM text with one PKCS#8 `PRIVATE KEY`.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! in shell histories and logs.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -92,11 +93,33 @@ impl KeyUri {
 
     /// `pkcs11:…` with these path attributes, the CKA_ID if any, and the path of the module.
     #[cfg(feature = "pkcs11")]
-    pub(crate) fn pkcs11(path: Vec<(&str, String)>, id: Option<&[u8]>, module: &std::path::Path) -> Self {
+    pub(crate) fn pkcs11(path: Vec<(&str, String)>, id: Option<&[u8]>, module: &Path) -> Self {
         let mut path: Vec<_> = path.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         path.extend(id.map(|id| ("id".to_owned(), one_char_per_byte(id))));
         let module = module.to_str().map(|module| ("module-path".to_owned(), module.to_owned()));
         Self { kind: KeystoreKind::Pkcs11, path, query: module.into_iter().collect() }
+    }
+
+    /// `pkcs11:token=LABEL?module-path=MODULE`: all keys of the token, or without a label of all
+    /// tokens of the module.
+    ///
+    /// # Errors
+    /// [`Error::Uri`] if the path is not UTF-8.
+    pub fn pkcs11_token(label: Option<&str>, module: &Path) -> Result<Self> {
+        let path = label.map(|label| ("token".to_owned(), label.to_owned())).into_iter().collect();
+        let module = utf8(module)?;
+        Ok(Self { kind: KeystoreKind::Pkcs11, path, query: vec![("module-path".to_owned(), module)] })
+    }
+
+    /// The same PKCS#11 key with the file that holds its PIN (RFC 7512 §2.4), given by its full path.
+    ///
+    /// # Errors
+    /// [`Error::Uri`] if the path is not UTF-8.
+    pub fn with_pin_source(mut self, file: &Path) -> Result<Self> {
+        let file = utf8(file)?;
+        self.query.retain(|(key, _)| key != "pin-source");
+        self.query.push(("pin-source".to_owned(), file));
+        Ok(self)
     }
 
     /// The bytes of a PKCS#11 `id` (CKA_ID), which are no text.
@@ -143,6 +166,13 @@ impl KeyUri {
     pub fn name(&self) -> &str {
         self.attribute("name").unwrap_or("")
     }
+}
+
+fn utf8(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| Error::Uri {
+        uri: "pkcs11:…".to_owned(),
+        reason: format!("the path {} is not UTF-8", path.display()),
+    })
 }
 
 fn find<'a>(attributes: &'a [(String, String)], name: &str) -> Option<&'a str> {

@@ -21,13 +21,22 @@ use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
 use crate::signer::Resolver;
 use crate::verifier::ServerVerifier;
-use crate::{Credential, Error, Options, Result};
+use crate::{Access, Credential, Error, Options, Result};
 
 /// A connection to a server, in async use.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<S>;
 
 /// How many servers' sessions are remembered for resumption.
 const SESSIONS: usize = 256;
+
+/// Which servers are trusted.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    /// What their certificates have to lead to.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Who is spoken to of those whose certificates verify and have the name that was asked for.
+    pub access: Access,
+}
 
 /// Opens connections as one identity, or as nobody. Sessions are resumed within one `Client` only,
 /// so that no connection is ever made with another one's identity.
@@ -39,6 +48,7 @@ pub struct Client {
     /// unused, so it is the cheapest there is: TLS 1.2 makes no key share.
     handover: Arc<ClientConfig>,
     credential: Option<Credential>,
+    access: Access,
     options: Options,
 }
 
@@ -47,16 +57,28 @@ impl Client {
     /// that ask for one.
     ///
     /// # Errors
-    /// [`Error::Settings`] if there are no roots, one of them cannot be read, or the options leave
-    /// no version.
+    /// As [`to`](Self::to).
     pub fn new(
         roots: &[CertificateDer<'static>],
         credential: Option<Credential>,
         options: Options,
     ) -> Result<Self> {
+        Self::to(Servers { roots: roots.to_vec(), access: Access::everyone() }, credential, options)
+    }
+
+    /// Trusts `servers`, and presents `credential` to those that ask for one.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] if no server could be trusted, there are no roots, one of them cannot be
+    /// read, or the options leave no version.
+    pub fn to(servers: Servers, credential: Option<Credential>, options: Options) -> Result<Self> {
+        let Servers { roots, access } = servers;
+        if access.is_nobody() {
+            return Err(Error::Settings { reason: "no rule admits any server".into() });
+        }
         let settings = |e: rustls::Error| Error::Settings { reason: e.to_string() };
         let provider = provider();
-        let verifier = Arc::new(ServerVerifier::new(trust(roots)?, provider.clone())?);
+        let verifier = Arc::new(ServerVerifier::new(trust(&roots)?, provider.clone(), access.clone())?);
         let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&options.protocol_versions())
             .map_err(settings)?
@@ -74,7 +96,7 @@ impl Client {
             .with_no_client_auth();
         handover.resumption = Resumption::disabled();
         let (config, handover) = (Arc::new(config), Arc::new(handover));
-        Ok(Self { config, sessions, handover, credential, options })
+        Ok(Self { config, sessions, handover, credential, access, options })
     }
 
     /// The configuration, for a TLS stack that drives rustls itself (hyper-rustls, reqwest, a
@@ -142,7 +164,7 @@ impl Client {
         let mut connection = complete(connection, stream, &recorder, credential, &self.options)
             .await
             .map_err(|error| self.demanded(error, &recorder.record()))?;
-        if let Err(error) = self.check_validity(server_name, &connection, &recorder) {
+        if let Err(error) = self.check_again(server_name, &connection, &recorder) {
             close(&mut connection, stream).await;
             return Err(error);
         }
@@ -178,7 +200,7 @@ impl Client {
             let processed = recorder.during(|| connection.process_new_packets()).map(drop);
             let settled = settle(&recorder, processed).and_then(|()| match connection.is_handshaking() {
                 true => Ok(()),
-                false => self.check_validity(server_name, &connection, &recorder),
+                false => self.check_again(server_name, &connection, &recorder),
             });
             if let Err(error) = settled {
                 connection.send_close_notify();
@@ -238,23 +260,23 @@ impl Client {
     }
 
     /// The verifier checked this when the session began, if this handshake resumed one.
-    fn check_validity(
+    fn check_again(
         &self,
         server_name: &ServerName<'static>,
         connection: &ClientConnection,
         recorder: &Recorder,
     ) -> Result<()> {
-        let Some(leaf) = connection.peer_certificates().and_then(|chain| chain.first()) else {
+        let presented = connection.peer_certificates().and_then(|chain| chain.first());
+        // One that does not parse did not verify either.
+        let Some(leaf) = presented.and_then(|leaf| Certificate::from_der(leaf.as_ref()).ok()) else {
             return Ok(());
         };
-        // One that does not parse did not verify either.
-        let expired = |leaf: Certificate| SystemTime::now() > leaf.not_after();
-        if !Certificate::from_der(leaf.as_ref()).is_ok_and(expired) {
-            return Ok(());
+        if SystemTime::now() <= leaf.not_after() {
+            return self.access.admit(&leaf, &recorder.peer);
         }
         self.sessions.remove_tls12_session(server_name);
         while self.sessions.take_tls13_ticket(server_name).is_some() {}
-        let record = Record { presented: Some(leaf.clone().into_owned()), ..Record::default() };
+        let record = Record { presented: Some(leaf.der().clone()), ..Record::default() };
         let error = rustls::Error::InvalidCertificate(CertificateError::Expired);
         Err(Error::of_tls(recorder.whom(), DURING, error, &record))
     }

@@ -49,9 +49,9 @@ pub enum Error {
         "the {message} of {peer} claims {scheme}, but its certificate ({subject}) holds a {algorithm} key"
     )]
     WrongScheme { peer: String, subject: String, message: String, scheme: String, algorithm: Algorithm },
-    /// The certificate verified, and no access rule admits it.
+    /// The certificate verified, and no access rule admits it. `rule` is all that would have.
     #[error("{peer} is not admitted as {subject}: {reason}")]
-    NotAdmitted { peer: String, subject: String, reason: String },
+    NotAdmitted { peer: String, subject: String, rule: String, reason: String },
 
     /// The peer refused us. `stage` is when: "during the handshake", "after the handshake".
     #[error("{}", refusal(peer, *alert, stage))]
@@ -137,6 +137,14 @@ impl Error {
             Self::PeerCertificate { subject, .. }
             | Self::WrongScheme { subject, .. }
             | Self::NotAdmitted { subject, .. } => Some(subject),
+            _ => None,
+        }
+    }
+
+    /// The access rules that refused the peer, if it was they.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::NotAdmitted { rule, .. } => Some(rule),
             _ => None,
         }
     }

@@ -79,7 +79,7 @@ pub enum ClientCertificate {
     Sent,
     /// The server asked for one, and the client had none to present.
     RequestedNotSent,
-    /// The server did not ask. (As a server we always ask.)
+    /// The server did not ask.
     NotRequested,
     /// The handshake was resumed: what the first one established counts.
     FromSession,
@@ -188,7 +188,7 @@ impl Evidence {
         let peer_chain = summaries(connection.peer_certificates().unwrap_or_default());
         let client_certificate = match role {
             _ if resumed => ClientCertificate::FromSession,
-            Role::Client if !record.certificate_requested => ClientCertificate::NotRequested,
+            _ if !record.certificate_requested => ClientCertificate::NotRequested,
             Role::Client if credential.is_none() => ClientCertificate::RequestedNotSent,
             Role::Server if peer_chain.is_empty() => ClientCertificate::RequestedNotSent,
             _ => ClientCertificate::Sent,

@@ -34,8 +34,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use access::Access;
-pub use client::{Client, ClientStream, explain};
+pub use access::{Access, Rule, Term, UriPattern};
+pub use client::{Client, ClientStream, Servers, explain};
 pub use credential::Credential;
 pub use error::{Error, Result};
 pub use evidence::{

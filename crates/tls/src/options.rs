@@ -25,7 +25,7 @@ impl FromStr for Version {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        match text {
+        match text.strip_prefix("TLS").unwrap_or(text) {
             "1.2" => Ok(Self::Tls12),
             "1.3" => Ok(Self::Tls13),
             _ => Err(format!("`{text}` is not one of 1.2, 1.3")),

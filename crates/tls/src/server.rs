@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use enclasp_pki::{Certificate, rfc3339};
-use rustls::server::ServerSessionMemoryCache;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::server::{ServerSessionMemoryCache, WantsServerCert};
+use rustls::{ConfigBuilder, ServerConfig, ServerConnection};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
@@ -45,6 +45,8 @@ pub struct Clients {
 pub struct Server {
     config: Arc<ServerConfig>,
     credential: Credential,
+    /// Whether clients are asked for a certificate.
+    asks: bool,
     access: Access,
     options: Options,
 }
@@ -68,20 +70,43 @@ impl Server {
         if server_certificates {
             verifier.admit_servers(&roots)?;
         }
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(Resolver::new(Role::Server, Some(credential.clone()))));
-        config.alpn_protocols = options.alpn_protocols();
-        // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-        Ok(Self { config: Arc::new(config), credential, access, options })
+            .with_client_cert_verifier(Arc::new(verifier));
+        Ok(Self::presenting(credential, config, access, options))
     }
 
     /// What is presented to clients.
     pub fn credential(&self) -> &Credential {
         &self.credential
+    }
+
+    /// Presents `credential` to anyone, and asks nobody for a certificate.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] if the options leave no version.
+    pub fn anonymous(credential: Credential, options: Options) -> Result<Self> {
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&options.protocol_versions())
+            .map_err(|e| Error::Settings { reason: e.to_string() })?
+            .with_no_client_auth();
+        let server = Self::presenting(credential, config, Access::everyone(), options);
+        Ok(Self { asks: false, ..server })
+    }
+
+    fn presenting(
+        credential: Credential,
+        config: ConfigBuilder<ServerConfig, WantsServerCert>,
+        access: Access,
+        options: Options,
+    ) -> Self {
+        let resolver = Resolver::new(Role::Server, Some(credential.clone()));
+        let mut config = config.with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = options.alpn_protocols();
+        // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        Self { config: Arc::new(config), credential, asks: true, access, options }
     }
 
     /// Makes the handshake over `stream`. `address` is what messages call the client.
@@ -128,8 +153,9 @@ impl Server {
             return Err(refusal);
         }
         let sni = connection.server_name().map(str::to_owned);
-        let evidence =
-            Evidence::new(Role::Server, address, &connection, sni, credential, &mut recorder.record());
+        let mut record = std::mem::take(&mut *recorder.record());
+        record.certificate_requested = self.asks;
+        let evidence = Evidence::new(Role::Server, address, &connection, sni, credential, &mut record);
         Ok((connection, evidence))
     }
 
@@ -138,15 +164,16 @@ impl Server {
         let refuse = |subject: String, reason: String| Error::NotAdmitted {
             peer: address.to_owned(),
             subject,
+            rule: "a certificate that is valid now".to_owned(),
             reason,
         };
         let leaf =
             Certificate::from_der(leaf.as_ref()).map_err(|e| refuse("unreadable".into(), e.to_string()))?;
-        let refuse = |reason: String| refuse(leaf.subject().to_string(), reason);
         if now > leaf.not_after() {
-            return Err(refuse(format!("its certificate expired at {}", rfc3339(leaf.not_after()))));
+            let reason = format!("its certificate expired at {}", rfc3339(leaf.not_after()));
+            return Err(refuse(leaf.subject().to_string(), reason));
         }
-        self.access.check(&leaf).map_err(refuse)
+        self.access.admit(&leaf, address)
     }
 }
 
@@ -158,7 +185,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{Authority, handshake, only};
-    use crate::{Client, Version};
+    use crate::{Client, Term, Version};
 
     /// The verifier, which asked the rules at the first handshake, is not called at the second.
     #[tokio::test]
@@ -174,7 +201,7 @@ mod tests {
             assert!(client.confirm(&mut stream, &evidence, Duration::from_secs(10)).await.unwrap());
 
             let mut stricter = server.clone();
-            stricter.access = Access { common_names: vec!["laptop-18".into()], ..Access::default() };
+            stricter.access = Access::any_of([Term::CommonName("laptop-18".into()).into()]);
             let (ours, theirs) = handshake(&client, &stricter).await;
             assert_eq!(
                 theirs.map(|(_, evidence)| evidence).unwrap_err().to_string(),

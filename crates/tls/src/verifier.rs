@@ -19,15 +19,22 @@ use crate::{Access, Error, Result};
 
 type Verified<T> = std::result::Result<T, rustls::Error>;
 
-/// Verifies servers for a client.
+/// Verifies servers for a client, and asks the access rules.
 #[derive(Debug)]
-pub(crate) struct ServerVerifier(Arc<WebPkiServerVerifier>);
+pub(crate) struct ServerVerifier {
+    webpki: Arc<WebPkiServerVerifier>,
+    access: Access,
+}
 
 impl ServerVerifier {
-    pub(crate) fn new(roots: Arc<RootCertStore>, provider: Arc<CryptoProvider>) -> Result<Self> {
+    pub(crate) fn new(
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+        access: Access,
+    ) -> Result<Self> {
         WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
-            .map(Self)
+            .map(|webpki| Self { webpki, access })
             .map_err(|e| Error::Settings { reason: e.to_string() })
     }
 }
@@ -42,7 +49,12 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Verified<ServerCertVerified> {
         presented(end_entity);
-        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let verified =
+            self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let certificate =
+            Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
+        admit(&self.access, &certificate)?;
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -52,7 +64,7 @@ impl ServerCertVerifier for ServerVerifier {
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
         Claim { by: Role::Server, tls13: false, cert, dss }
-            .check(|| self.0.verify_tls12_signature(message, cert, dss))
+            .check(|| self.webpki.verify_tls12_signature(message, cert, dss))
     }
 
     fn verify_tls13_signature(
@@ -62,16 +74,15 @@ impl ServerCertVerifier for ServerVerifier {
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
         Claim { by: Role::Server, tls13: true, cert, dss }
-            .check(|| self.0.verify_tls13_signature(message, cert, dss))
+            .check(|| self.webpki.verify_tls13_signature(message, cert, dss))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }
 
-/// Verifies clients for a server, and asks the access rules, so that a client that they refuse is
-/// told so by an alert.
+/// Verifies clients for a server, and asks the access rules.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
@@ -143,13 +154,7 @@ impl ClientCertVerifier for ClientVerifier {
         };
         let certificate =
             Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
-        if let Err(reason) = self.access.check(&certificate) {
-            if let Some(recorder) = Recorder::current() {
-                let subject = certificate.subject().to_string();
-                recorder.fail(Error::NotAdmitted { peer: recorder.peer.clone(), subject, reason });
-            }
-            return Err(CertificateError::ApplicationVerificationFailure.into());
-        }
+        admit(&self.access, &certificate)?;
         Ok(verified)
     }
 
@@ -176,6 +181,19 @@ impl ClientCertVerifier for ClientVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
+}
+
+/// Asks the access rules about a certificate that has verified, so that a peer that they refuse is
+/// told so by an alert.
+fn admit(access: &Access, certificate: &Certificate) -> Verified<()> {
+    let recorder = Recorder::current();
+    let peer = recorder.as_ref().map_or("the peer", |recorder| &recorder.peer);
+    access.admit(certificate, peer).map_err(|refusal| {
+        if let Some(recorder) = &recorder {
+            recorder.fail(refusal);
+        }
+        CertificateError::ApplicationVerificationFailure.into()
+    })
 }
 
 fn presented(end_entity: &CertificateDer<'_>) {

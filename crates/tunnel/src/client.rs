@@ -5,11 +5,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use enclasp_tls::{Client, Credential, Options, server_name};
-use rustls_pki_types::{CertificateDer, ServerName};
+use enclasp_tls::{Client, server_name};
+use rustls_pki_types::ServerName;
 use tokio::sync::Semaphore;
 
-use crate::current::{Current, Replacer};
+use crate::current::Current;
 use crate::endpoint::{Peer, Stream};
 use crate::relay::{Relay, refusal};
 use crate::serve::Front;
@@ -24,12 +24,8 @@ pub struct ClientConfig {
     pub target: Endpoint,
     /// The name that the target's certificate has to have, if it is not the target's host.
     pub server_name: Option<String>,
-    /// What the target's certificate has to lead to.
-    pub roots: Vec<CertificateDer<'static>>,
-    /// What the tunnel presents to the target.
-    pub credential: Option<Credential>,
-    /// TLS versions, ALPN, timeouts of handshakes.
-    pub options: Options,
+    /// Which targets are trusted, and what the tunnel presents to them.
+    pub tls: Client,
     /// What the tunnel may take up.
     pub limits: Limits,
     /// Is shown the evidence of every handshake.
@@ -44,7 +40,7 @@ pub struct ClientTunnel {
 }
 
 struct Tunnel {
-    tls: Current<Client, Option<Credential>>,
+    tls: Current<Client>,
     target: Endpoint,
     server_name: ServerName<'static>,
     limits: Limits,
@@ -57,10 +53,9 @@ impl ClientTunnel {
     ///
     /// # Errors
     /// [`Error::Endpoint`] if the target cannot be one, [`Error::Listen`], and [`Error::Tls`] if
-    /// the server's name, the roots or the options cannot be used.
+    /// the server's name cannot be one.
     pub async fn bind(config: ClientConfig) -> Result<Self> {
-        let ClientConfig { listen, target, server_name: name, roots, credential, options, limits, observer } =
-            config;
+        let ClientConfig { listen, target, server_name: name, tls, limits, observer } = config;
         let name = match (name, target.as_target()?) {
             (Some(name), _) => server_name(&name)?,
             (None, Endpoint::Tcp { host, .. }) => server_name(host)?,
@@ -69,9 +64,7 @@ impl ClientTunnel {
                 return Err(Error::Endpoint { text: target.to_string(), reason });
             }
         };
-        let tls = Current::new(credential, move |credential| {
-            Ok(Client::new(&roots, credential, options.clone())?)
-        })?;
+        let tls = Current::new(tls);
         let front = Front::bind(listen, limits.clone()).await?;
         let handshakes = Semaphore::new(limits.max_handshakes);
         let tunnel = Tunnel { tls, target, server_name: name, limits, handshakes, observer };
@@ -83,11 +76,9 @@ impl ClientTunnel {
         self.front.bound_addr()
     }
 
-    /// What replaces the credential while the tunnel runs. Connections that are open go on; new ones
-    /// get the new credential.
-    pub fn replacer(&self) -> Replacer {
-        let tunnel = self.tunnel.clone();
-        Replacer::new(move |credential| tunnel.tls.replace(Some(credential)))
+    /// What new connections are opened with, to be replaced while the tunnel runs.
+    pub fn tls(&self) -> Current<Client> {
+        self.tunnel.tls.clone()
     }
 
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use enclasp_tls::Evidence;
 
 pub use client::{ClientConfig, ClientTunnel};
-pub use current::Replacer;
+pub use current::Current;
 pub use endpoint::Endpoint;
 pub use error::{Error, Result};
 pub use server::{ServerConfig, ServerTunnel};
@@ -47,6 +47,11 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How many threads serve connections; one at least.
     pub threads: usize,
+}
+
+impl Limits {
+    /// As many connections as can be counted.
+    pub const MOST_CONNECTIONS: usize = tokio::sync::Semaphore::MAX_PERMITS;
 }
 
 impl Default for Limits {

@@ -376,9 +376,9 @@ impl Line {
 
 /// The line of a connection that did not come about.
 pub(crate) fn refusal(peer: &str, error: &Error) {
-    let subject = match error {
-        Error::Tls(error) => error.peer_subject(),
-        _ => None,
+    let (subject, rule) = match error {
+        Error::Tls(error) => (error.peer_subject(), error.rule()),
+        _ => (None, None),
     };
-    tracing::warn!(peer, subject, cause = %error, hint = error.hint(), "refused");
+    tracing::warn!(peer, subject, rule, cause = %error, hint = error.hint(), "refused");
 }

@@ -5,11 +5,10 @@ use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::time::Instant;
 
-use enclasp_tls::{Access, Clients, Credential, Options, Server, close};
-use rustls_pki_types::CertificateDer;
+use enclasp_tls::{Server, close};
 use tokio::time::timeout;
 
-use crate::current::{Current, Replacer};
+use crate::current::Current;
 use crate::endpoint::{Peer, Stream};
 use crate::relay::{Relay, refusal};
 use crate::serve::Front;
@@ -23,14 +22,8 @@ pub struct ServerConfig {
     pub listen: Endpoint,
     /// Where their bytes go, unencrypted.
     pub target: Endpoint,
-    /// What the tunnel presents to its clients.
-    pub credential: Credential,
-    /// What the clients' certificates have to lead to. There is no client without one.
-    pub roots: Vec<CertificateDer<'static>>,
-    /// Who is let through.
-    pub access: Access,
-    /// TLS versions, ALPN, timeouts of handshakes.
-    pub options: Options,
+    /// What the tunnel presents, and who is let through.
+    pub tls: Server,
     /// What the tunnel may take up.
     pub limits: Limits,
     /// Is shown the evidence of every handshake.
@@ -45,7 +38,7 @@ pub struct ServerTunnel {
 }
 
 struct Tunnel {
-    tls: Current<Server, Credential>,
+    tls: Current<Server>,
     target: Endpoint,
     limits: Limits,
     handshakes: Turns,
@@ -56,16 +49,12 @@ impl ServerTunnel {
     /// Listens; nothing is accepted before [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Endpoint`](crate::Error::Endpoint) if the target cannot be one,
-    /// [`Listen`](crate::Error::Listen), and [`Tls`](crate::Error::Tls) if the roots, the access rules
-    /// or the options cannot be used.
+    /// [`Endpoint`](crate::Error::Endpoint) if the target cannot be one, and
+    /// [`Listen`](crate::Error::Listen).
     pub async fn bind(config: ServerConfig) -> Result<Self> {
-        let ServerConfig { listen, target, credential, roots, access, options, limits, observer } = config;
+        let ServerConfig { listen, target, tls, limits, observer } = config;
         target.as_target()?;
-        let clients = Clients { roots, certificate_demanded: true, server_certificates: false, access };
-        let tls = Current::new(credential, move |credential| {
-            Ok(Server::new(credential, clients.clone(), options.clone())?)
-        })?;
+        let tls = Current::new(tls);
         let front = Front::bind(listen, limits.clone()).await?;
         let handshakes = Turns::new(limits.max_handshakes, limits.max_handshakes_of_source);
         let tunnel = Tunnel { tls, target, limits, handshakes, observer };
@@ -77,11 +66,9 @@ impl ServerTunnel {
         self.front.bound_addr()
     }
 
-    /// What replaces the credential while the tunnel runs. Connections that are open go on; new ones
-    /// get the new credential.
-    pub fn replacer(&self) -> Replacer {
-        let tunnel = self.tunnel.clone();
-        Replacer::new(move |credential| tunnel.tls.replace(credential))
+    /// What new connections are accepted with, to be replaced while the tunnel runs.
+    pub fn tls(&self) -> Current<Server> {
+        self.tunnel.tls.clone()
     }
 
     /// Serves until `shutdown` completes and what was open then has ended, or the drain timeout has.

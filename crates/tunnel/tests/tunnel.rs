@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime};
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeyUri, SignContext};
 use enclasp_pki::{Certificate, Issuer, Leaf, Profile, create_root};
-use enclasp_tls::{Access, Client, ClientStream, Credential, Error as TlsError, Options, Role, server_name};
+use enclasp_tls::{
+    Access, Client, ClientStream, Clients, Credential, Error as TlsError, Options, Role, Server, Term,
+    server_name,
+};
 use enclasp_tunnel::{ClientConfig, ClientTunnel, Endpoint, Limits, Observer, ServerConfig, ServerTunnel};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -52,15 +55,27 @@ impl Authority {
         self.credential(&Profile::client(), "laptop-17")
     }
 
-    /// A server tunnel in front of `target` that admits laptop-17.
+    /// A server that admits laptop-17.
+    fn tls_server(&self) -> Server {
+        self.tls_server_with(Options::default())
+    }
+
+    fn tls_server_with(&self, options: Options) -> Server {
+        let clients = Clients {
+            roots: self.roots(),
+            certificate_demanded: true,
+            server_certificates: false,
+            access: Access::any_of([Term::CommonName("laptop-17".into()).into()]),
+        };
+        Server::new(self.credential(&Profile::server(), "localhost"), clients, options).unwrap()
+    }
+
+    /// The same as a tunnel in front of `target`.
     fn server(&self, target: Endpoint) -> ServerConfig {
         ServerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             target,
-            credential: self.credential(&Profile::server(), "localhost"),
-            roots: self.roots(),
-            access: Access { common_names: vec!["laptop-17".into()], ..Access::default() },
-            options: Options::default(),
+            tls: self.tls_server(),
             limits: Limits::default(),
             observer: None,
         }
@@ -71,9 +86,7 @@ impl Authority {
             listen: "127.0.0.1:0".parse().unwrap(),
             target,
             server_name: Some("localhost".into()),
-            roots: self.roots(),
-            credential: Some(self.laptop()),
-            options: Options::default(),
+            tls: tls_client(self, Some(self.laptop())),
             limits: Limits::default(),
             observer: None,
         }
@@ -192,9 +205,6 @@ impl Log {
 async fn refuses_settings_that_cannot_work() {
     let authority = Authority::new("Acme");
     let target: Endpoint = "127.0.0.1:9".parse().unwrap();
-    let nobody = ServerConfig { access: Access::default(), ..authority.server(target.clone()) };
-    let error = ServerTunnel::bind(nobody).await.unwrap_err().to_string();
-    assert!(error.contains("no access rule admits anybody"), "{error}");
     let error = ServerTunnel::bind(authority.server(":80".parse().unwrap())).await.unwrap_err();
     assert!(error.to_string().contains("a target needs a host and a port"), "{error}");
     let nameless = ClientConfig { server_name: None, ..authority.client("unix:/run/x".parse().unwrap()) };
@@ -242,8 +252,8 @@ async fn client_logs_that_the_server_refused() {
     let (log, _guard) = Log::capture();
     let authority = Authority::new("Acme");
     let server = start!(ServerTunnel, authority.server(counting_backend().await));
-    let credential = Some(authority.credential(&Profile::client(), "laptop-18"));
-    let client = start!(ClientTunnel, ClientConfig { credential, ..authority.client(server.at.clone()) });
+    let tls = tls_client(&authority, Some(authority.credential(&Profile::client(), "laptop-18")));
+    let client = start!(ClientTunnel, ClientConfig { tls, ..authority.client(server.at.clone()) });
     let mut plain = connect(&client.at).await;
     assert_eq!(plain.read(&mut [0]).await.unwrap(), 0);
     let line = log.line("refused our certificate after the handshake").await;
@@ -293,7 +303,7 @@ async fn halves_end_separately_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_new_credential_is_for_new_connections_and_disturbs_no_open_one() {
+async fn what_replaces_the_certificate_is_for_new_connections_and_disturbs_no_open_one() {
     let authority = Authority::new("Acme");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = seen.clone();
@@ -302,16 +312,14 @@ async fn a_new_credential_is_for_new_connections_and_disturbs_no_open_one() {
     });
     let config = ServerConfig { observer: Some(observer), ..authority.server(counting_backend().await) };
     let server = ServerTunnel::bind(config).await.unwrap();
-    let (at, replacer) = (server.bound_addr().clone(), server.replacer());
+    let (at, current) = (server.bound_addr().clone(), server.tls());
     tokio::spawn(server.run(std::future::pending()));
     let client = tls_client(&authority, Some(authority.laptop()));
     let mut open = tls(&client, &at).await.unwrap();
 
-    let unusable = Credential::new(Vec::new(), Arc::new(soft_key("x")));
-    assert!(unusable.is_err(), "what cannot be used does not come so far");
-    let new = authority.credential(&Profile::server(), "localhost");
-    let serial = new.leaf().serial().to_owned();
-    replacer.replace(new).unwrap();
+    let new = authority.tls_server();
+    let serial = new.credential().leaf().serial().to_owned();
+    current.replace(new);
     drop(tls(&client, &at).await.unwrap());
     // The client may be done before the server has shown what it saw.
     let both = async {
@@ -363,7 +371,8 @@ async fn peers_that_stop_short_only_hold_their_turn_for_the_handshake_timeout() 
     let authority = Authority::new("Acme");
     let mut config = authority.server(counting_backend().await);
     config.limits.max_handshakes = 1;
-    config.options.handshake_timeout = Duration::from_millis(200);
+    let options = Options { handshake_timeout: Duration::from_millis(200), ..Options::default() };
+    config.tls = authority.tls_server_with(options);
     let server = start!(ServerTunnel, config);
     let mut stopped = connect(&server.at).await;
     // The beginning of a record.

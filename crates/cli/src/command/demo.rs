@@ -12,7 +12,7 @@ use enclasp_identity::{Holder, Identity, State};
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeySpec, KeyUri, Keystore, KeystoreKind, SignContext};
 use enclasp_pki::{DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_csr, create_root};
-use enclasp_tls::{Access, Client, Credential, Evidence, Options, Role, server_name};
+use enclasp_tls::{Access, Client, Clients, Credential, Evidence, Options, Role, Server, Term, server_name};
 use enclasp_tunnel::{Endpoint, Limits, ServerConfig, ServerTunnel};
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
@@ -168,13 +168,16 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
     // The service, and the tunnel in front of it.
     let (backend, _backend) = service().await?;
     let roots = vec![root.der().clone()];
+    let clients = Clients {
+        roots: roots.clone(),
+        certificate_demanded: true,
+        server_certificates: false,
+        access: Access::any_of([Term::CommonName(CLIENT.into()).into()]),
+    };
     let tunnel = ServerTunnel::bind(ServerConfig {
         listen: Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 },
         target: backend.parse()?,
-        credential: Credential::open(&state, &server)?,
-        roots: roots.clone(),
-        access: Access { common_names: vec![CLIENT.into()], ..Access::default() },
-        options: Options::default(),
+        tls: Server::new(Credential::open(&state, &server)?, clients, Options::default())?,
         limits: Limits::default(),
         observer: None,
     })

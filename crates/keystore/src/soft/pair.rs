@@ -53,6 +53,17 @@ impl Pair {
         })
     }
 
+    /// Reads what [`from_pkcs8`](Self::from_pkcs8) does, RSAPrivateKey or ECPrivateKey.
+    pub(super) fn from_der(der: &[u8]) -> Result<Self> {
+        if let Ok(pair) = EcdsaKeyPair::from_private_key_der(&aws::ECDSA_P256_SHA256_ASN1_SIGNING, der) {
+            return Ok(Self::P256(pair));
+        }
+        if let Ok(pair) = EcdsaKeyPair::from_private_key_der(&aws::ECDSA_P384_SHA384_ASN1_SIGNING, der) {
+            return Ok(Self::P384(pair));
+        }
+        RsaKeyPair::from_der(der).map(Self::Rsa).or_else(|_| Self::from_pkcs8(der))
+    }
+
     /// DER PrivateKeyInfo, for the encrypted file only.
     pub(super) fn to_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>> {
         let failed = |_| Error::PrivateKey { reason: "cannot be encoded".into() };

@@ -14,7 +14,7 @@ use crate::signer::Resolver;
 use crate::testing::{Authority, handshake, only, soft_key};
 use crate::{
     Access, Client, ClientCertificate, Clients, Credential, Error, Evidence, Handshake, Options, Role,
-    Server, Version, explain, server_name,
+    Server, Term, Version, explain, server_name,
 };
 
 const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
@@ -147,7 +147,7 @@ async fn a_server_certificate_does_not_make_a_client() {
 async fn a_client_whom_no_rule_admits_is_refused() {
     let authority = Authority::new("Acme");
     for version in BOTH {
-        let access = Access { common_names: vec!["laptop-18".into()], ..Access::default() };
+        let access = Access::any_of([Term::CommonName("laptop-18".into()).into()]);
         let server = authority.server(access, only(version));
         let credential = authority.client_credential(Algorithm::P256);
         let (ours, theirs) = refusals(&client(&authority, Some(credential)), &server).await;
@@ -229,7 +229,7 @@ async fn every_algorithm_in_both_versions_with_evidence() {
         for version in BOTH {
             let mut options = only(version);
             options.alpn = vec!["h2".into(), "http/1.1".into()];
-            let access = Access { common_names: vec!["laptop-17".into()], ..Access::default() };
+            let access = Access::any_of([Term::CommonName("laptop-17".into()).into()]);
             let clients = Clients {
                 roots: authority.roots(),
                 certificate_demanded: true,

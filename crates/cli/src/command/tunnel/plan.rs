@@ -1,0 +1,145 @@
+//! A tunnel as it was asked for, checked as far as that goes without opening anything.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use enclasp_identity::Identity;
+use enclasp_tls::{Access, Client, Clients, Options, Server, Servers};
+use enclasp_tunnel::{Endpoint, Limits};
+use rustls_pki_types::CertificateDer;
+
+use super::source::{Loaded, Source};
+use crate::args::Global;
+use crate::failure::{Failure, Outcome};
+use crate::input;
+
+/// What a tunnel is to be.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    pub(super) listen: Endpoint,
+    pub(super) target: Endpoint,
+    pub(super) source: Source,
+    pub(super) cacert: Option<PathBuf>,
+    pub(super) side: Side,
+    pub(super) options: Options,
+    pub(super) limits: Limits,
+    pub(super) timed_reload: Option<Duration>,
+}
+
+/// What sets servers and clients apart.
+#[derive(Clone)]
+pub(super) enum Side {
+    /// Without access rules, clients are asked for no certificate.
+    Server {
+        access: Option<Access>,
+    },
+    Client {
+        servers: Access,
+        server_name: Option<String>,
+    },
+}
+
+/// What new connections are made with.
+pub(super) enum Tls {
+    Server(Server),
+    Client(Client),
+}
+
+/// What was read for a plan, and when it was.
+pub(super) struct Material {
+    pub(super) tls: Tls,
+    /// The identity that is presented.
+    pub(super) identity: Option<Identity>,
+    /// What it was read from.
+    pub(super) stamp: Stamp,
+}
+
+/// What tells whether something changed since: a file that was replaced or written, an identity that
+/// was renewed.
+#[derive(Clone, PartialEq)]
+pub(super) struct Stamp {
+    files: Vec<Option<FileStamp>>,
+    pub(super) identity: Option<Identity>,
+}
+
+#[derive(Clone, PartialEq)]
+struct FileStamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+impl Plan {
+    /// Reads certificates, key and roots. May wait for an agent.
+    ///
+    /// # Errors
+    /// What cannot be read or used.
+    pub(super) fn load(&self, global: &Global) -> Outcome<Material> {
+        // Taken before anything is read, so that a change meanwhile is noticed afterwards.
+        let files = self.file_stamps();
+        let Loaded { credential, roots, identity } = self.source.load(global)?;
+        let options = self.options.clone();
+        let tls = match &self.side {
+            Side::Server { access } => {
+                let credential = credential.ok_or_else(|| Failure::new("a server needs a certificate"))?;
+                Tls::Server(match access {
+                    None => Server::anonymous(credential, options)?,
+                    Some(access) => {
+                        let clients = Clients {
+                            roots: self.roots(roots, "clients are")?,
+                            certificate_demanded: true,
+                            server_certificates: false,
+                            access: access.clone(),
+                        };
+                        Server::new(credential, clients, options)?
+                    }
+                })
+            }
+            Side::Client { servers, .. } => {
+                let servers = Servers { roots: self.roots(roots, "the server is")?, access: servers.clone() };
+                Tls::Client(Client::to(servers, credential, options)?)
+            }
+        };
+        Ok(Material { tls, stamp: Stamp { files, identity: identity.clone() }, identity })
+    }
+
+    /// Whether what was read when `stamp` was taken has changed since.
+    ///
+    /// # Errors
+    /// If the identity cannot be read any more.
+    pub(super) fn has_changed(&self, stamp: &Stamp, global: &Global) -> Outcome<bool> {
+        if self.file_stamps() != stamp.files {
+            return Ok(true);
+        }
+        Ok(match &stamp.identity {
+            Some(known) => global.state()?.identities()?.get(&known.name)? != *known,
+            None => false,
+        })
+    }
+
+    fn roots(&self, own: Vec<CertificateDer<'static>>, whom: &str) -> Outcome<Vec<CertificateDer<'static>>> {
+        let roots = match &self.cacert {
+            Some(path) => input::certificate_ders(path)?,
+            None => own,
+        };
+        if roots.is_empty() {
+            return Err(Failure::usage(format!("nothing says by which roots {whom} to be trusted"))
+                .hint("give the CA's certificate with --cacert FILE"));
+        }
+        Ok(roots)
+    }
+
+    fn file_stamps(&self) -> Vec<Option<FileStamp>> {
+        let files = self.source.files().into_iter().chain(self.cacert.as_deref());
+        files.map(FileStamp::of).collect()
+    }
+}
+
+impl FileStamp {
+    /// None if there is no such file.
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })
+    }
+}

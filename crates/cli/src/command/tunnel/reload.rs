@@ -1,0 +1,144 @@
+//! Keeping what a running tunnel presents and trusts up to date.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use enclasp_identity::Identity;
+use enclasp_tls::{Client, Server};
+use enclasp_tunnel::{Current, Observer};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::plan::{Material, Plan, Stamp, Tls};
+use crate::args::Global;
+use crate::failure::{Failure, Outcome};
+use crate::{command, session};
+
+/// How often a running tunnel looks whether anything changed.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What new connections of a running tunnel are made with.
+pub(super) enum InUse {
+    Server(Current<Server>),
+    Client(Current<Client>),
+}
+
+/// Keeps a running tunnel up to date.
+pub(super) struct Reload {
+    pub(super) global: Global,
+    pub(super) plan: Arc<Plan>,
+    pub(super) in_use: InUse,
+    pub(super) stamp: Stamp,
+    pub(super) identity: Presented,
+    /// Changes when a reload is asked for.
+    pub(super) asked: watch::Receiver<()>,
+}
+
+impl Reload {
+    /// Reads everything again when it is asked for, when it is time, and when something changed, for
+    /// ever. What cannot be read or used leaves the old one in use.
+    pub(super) async fn run(mut self) {
+        let mut complained = None;
+        let mut last = Instant::now();
+        loop {
+            let asked = tokio::select! {
+                () = sleep(LOOK) => false,
+                // When the sender is gone, the process is about to end.
+                asked = self.asked.changed() => match asked {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+            };
+            let due = self.plan.timed_reload.is_some_and(|every| last.elapsed() >= every);
+            let loaded = self.load_if(asked || due).await;
+            if asked || due {
+                last = Instant::now();
+                complained = None;
+            }
+            match loaded {
+                Ok(None) => {}
+                Ok(Some(material)) => {
+                    complained = None;
+                    self.take(material);
+                }
+                Err(failure) => {
+                    let cause = failure.message().to_owned();
+                    if complained.as_ref() != Some(&cause) {
+                        tracing::warn!(listen = %self.plan.listen, %cause, "cannot reload; what was loaded before stays in use");
+                    }
+                    complained = Some(cause);
+                }
+            }
+        }
+    }
+
+    async fn load_if(&self, anyway: bool) -> Outcome<Option<Material>> {
+        let (plan, global, stamp) = (self.plan.clone(), self.global.clone(), self.stamp.clone());
+        command::blocking(move || match anyway || plan.has_changed(&stamp, &global)? {
+            true => plan.load(&global).map(Some),
+            false => Ok(None),
+        })
+        .await
+    }
+
+    fn take(&mut self, material: Material) {
+        let Material { tls, identity, stamp } = material;
+        let presented = match &tls {
+            Tls::Server(server) => Some(server.credential()),
+            Tls::Client(client) => client.credential(),
+        };
+        let renewed = identity.is_some() && identity != self.stamp.identity;
+        let message = if renewed { "the identity was renewed" } else { "reloaded" };
+        tracing::info!(
+            listen = %self.plan.listen,
+            key = presented.map(|credential| credential.uri().to_string()),
+            certificate = presented.map(|credential| credential.leaf().describe()),
+            software = presented.map(|credential| credential.is_software()),
+            "{message}; new connections use it"
+        );
+        match (&self.in_use, tls) {
+            (InUse::Server(current), Tls::Server(server)) => current.replace(server),
+            (InUse::Client(current), Tls::Client(client)) => current.replace(client),
+            // A plan does not change its side.
+            _ => return,
+        }
+        self.stamp = stamp;
+        self.identity.set(identity);
+    }
+}
+
+/// The identity that a tunnel presents at the moment, if it is one.
+#[derive(Clone)]
+pub(super) struct Presented(Arc<Mutex<Option<Identity>>>);
+
+impl Presented {
+    pub(super) fn new(identity: Option<Identity>) -> Self {
+        Self(Arc::new(Mutex::new(identity)))
+    }
+
+    fn get(&self) -> Option<Identity> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, identity: Option<Identity>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+    }
+
+    /// Notices the use of a new key after a rekey, so that the old one goes.
+    pub(super) fn observer(&self, global: &Global) -> Option<Observer> {
+        self.get()?;
+        let (this, global) = (self.clone(), global.clone());
+        Some(Arc::new(move |evidence| {
+            let Some(identity) = this.get().filter(|identity| identity.retired.is_some()) else { return };
+            if evidence.local.key.as_ref() == Some(&identity.key.to_string()) {
+                let global = global.clone();
+                tokio::task::spawn_blocking(move || {
+                    let used = global.state().map(|state| session::used(&state, &identity));
+                    used.unwrap_or_else(|failure: Failure| {
+                        tracing::warn!(cause = failure.message(), "the old key stays")
+                    });
+                });
+            }
+        }))
+    }
+}
