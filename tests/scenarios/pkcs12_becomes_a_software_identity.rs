@@ -89,5 +89,5 @@ fn and_so_does_a_key_file() {
     ))
     .fails(1)
     .says("laptop.pem")
-    .says("hint: PKCS#8 in PEM is read");
+    .says("hint: a private key in PEM that is not encrypted is read");
 }

@@ -41,18 +41,19 @@ const ELSEWHERE: [(&str, &str, &str); 10] = [
 /// # Errors
 /// A flag of ghostunnel's that is not supported, with what to do instead.
 pub(crate) fn prepare(mut words: Vec<OsString>, commands: &Command) -> Outcome<Vec<OsString>> {
-    let Some(position) = position_of_command(&words, commands) else {
+    let is_command = |word: &OsString| COMMANDS.iter().any(|command| word == command);
+    let begins_so = words.get(1).is_some_and(|word| is_command(word) || flag(word).is_some());
+    if !begins_so || !words.iter().any(is_command) {
         return Ok(words);
-    };
-    if let Some(command) = words.get(position).cloned() {
-        words.remove(position);
-        words.insert(1, command);
     }
     for name in words.iter().filter_map(|word| flag(word)).map(|(name, _)| name) {
         let found = ELSEWHERE.iter().find(|(begin, ..)| name.starts_with(begin));
         if let Some((_, reason, instead)) = found {
             return Err(Failure::usage(format!("--{name} is not supported: {reason}")).hint(instead));
         }
+    }
+    if let Some(position) = position_of_command(&words, commands) {
+        words[1..=position].rotate_right(1);
     }
     Ok(words)
 }
