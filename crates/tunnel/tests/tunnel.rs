@@ -409,7 +409,8 @@ async fn one_address_cannot_take_all_turns() {
     let mut config = authority.server(counting_backend().await);
     config.limits.max_handshakes = 3;
     config.limits.max_handshakes_of_source = 2;
-    config.options.handshake_timeout = 10 * LONG;
+    let options = Options { handshake_timeout: 10 * LONG, ..Options::default() };
+    config.tls = authority.tls_server_with(options);
     let server = start!(ServerTunnel, config);
     let mut stuck = Vec::new();
     for _ in 0..10 {

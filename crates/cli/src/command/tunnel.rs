@@ -1,5 +1,6 @@
 //! `enclasp server` and `enclasp client`: mutual TLS for programs that know nothing of it.
 
+mod agents;
 mod flags;
 mod plan;
 mod reload;
@@ -16,6 +17,7 @@ use crate::args::Global;
 use crate::failure::Outcome;
 use crate::{command, output, signals};
 
+use agents::Agents;
 pub(crate) use flags::{Client, Server};
 use plan::{Material, Plan, Side, Tls};
 use reload::{InUse, Presented, Reload};
@@ -33,13 +35,13 @@ async fn run(global: &Global, plan: Plan) -> Outcome {
     // Before anything is announced: who reads that may send signals.
     let (ask, asked) = watch::channel(());
     let reloads = signals::reloads(ask)?;
-    let plan = Arc::new(plan);
+    let (plan, agents) = (Arc::new(plan), Agents::new(global));
     let Material { tls, identity, stamp } = {
-        let (plan, global) = (plan.clone(), global.clone());
-        command::blocking(move || plan.load(&global)).await?
+        let (plan, agents) = (plan.clone(), agents.clone());
+        command::blocking(move || plan.load(&agents)).await?
     };
     let identity = Presented::new(identity);
-    let observer = identity.observer(global);
+    let observer = identity.observer(&agents);
     let Plan { listen, target, limits, .. } = (*plan).clone();
     let tunnel = match (tls, &plan.side) {
         (Tls::Server(tls), _) => {
@@ -59,7 +61,7 @@ async fn run(global: &Global, plan: Plan) -> Outcome {
         Tunnel::Client(tunnel) => InUse::Client(tunnel.tls()),
     };
     tunnel.announce(global, &plan)?;
-    let reload = Reload { global: global.clone(), plan, in_use, stamp, identity, asked };
+    let reload = Reload { agents, plan, in_use, stamp, identity, asked };
     tokio::select! {
         () = tunnel.run() => {}
         () = reload.run() => {}

@@ -8,8 +8,8 @@ use enclasp_tls::{Access, Client, Clients, Options, Server, Servers};
 use enclasp_tunnel::{Endpoint, Limits};
 use rustls_pki_types::CertificateDer;
 
+use super::agents::Agents;
 use super::source::{Loaded, Source};
-use crate::args::Global;
 use crate::failure::{Failure, Outcome};
 use crate::input;
 
@@ -74,10 +74,10 @@ impl Plan {
     ///
     /// # Errors
     /// What cannot be read or used.
-    pub(super) fn load(&self, global: &Global) -> Outcome<Material> {
+    pub(super) fn load(&self, agents: &Agents) -> Outcome<Material> {
         // Taken before anything is read, so that a change meanwhile is noticed afterwards.
         let files = self.file_stamps();
-        let Loaded { credential, roots, identity } = self.source.load(global)?;
+        let Loaded { credential, roots, identity } = self.source.load(agents)?;
         let options = self.options.clone();
         let tls = match &self.side {
             Side::Server { access } => {
@@ -107,12 +107,12 @@ impl Plan {
     ///
     /// # Errors
     /// If the identity cannot be read any more.
-    pub(super) fn has_changed(&self, stamp: &Stamp, global: &Global) -> Outcome<bool> {
+    pub(super) fn has_changed(&self, stamp: &Stamp, agents: &Agents) -> Outcome<bool> {
         if self.file_stamps() != stamp.files {
             return Ok(true);
         }
         Ok(match &stamp.identity {
-            Some(known) => global.state()?.identities()?.get(&known.name)? != *known,
+            Some(known) => agents.state()?.identities()?.get(&known.name)? != *known,
             None => false,
         })
     }

@@ -9,8 +9,8 @@ use enclasp_tunnel::{Current, Observer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::agents::Agents;
 use super::plan::{Material, Plan, Stamp, Tls};
-use crate::args::Global;
 use crate::failure::{Failure, Outcome};
 use crate::{command, session};
 
@@ -25,7 +25,7 @@ pub(super) enum InUse {
 
 /// Keeps a running tunnel up to date.
 pub(super) struct Reload {
-    pub(super) global: Global,
+    pub(super) agents: Agents,
     pub(super) plan: Arc<Plan>,
     pub(super) in_use: InUse,
     pub(super) stamp: Stamp,
@@ -73,9 +73,9 @@ impl Reload {
     }
 
     async fn load_if(&self, anyway: bool) -> Outcome<Option<Material>> {
-        let (plan, global, stamp) = (self.plan.clone(), self.global.clone(), self.stamp.clone());
-        command::blocking(move || match anyway || plan.has_changed(&stamp, &global)? {
-            true => plan.load(&global).map(Some),
+        let (plan, agents, stamp) = (self.plan.clone(), self.agents.clone(), self.stamp.clone());
+        command::blocking(move || match anyway || plan.has_changed(&stamp, &agents)? {
+            true => plan.load(&agents).map(Some),
             false => Ok(None),
         })
         .await
@@ -125,15 +125,15 @@ impl Presented {
     }
 
     /// Notices the use of a new key after a rekey, so that the old one goes.
-    pub(super) fn observer(&self, global: &Global) -> Option<Observer> {
+    pub(super) fn observer(&self, agents: &Agents) -> Option<Observer> {
         self.get()?;
-        let (this, global) = (self.clone(), global.clone());
+        let (this, agents) = (self.clone(), agents.clone());
         Some(Arc::new(move |evidence| {
             let Some(identity) = this.get().filter(|identity| identity.retired.is_some()) else { return };
             if evidence.local.key.as_ref() == Some(&identity.key.to_string()) {
-                let global = global.clone();
+                let agents = agents.clone();
                 tokio::task::spawn_blocking(move || {
-                    let used = global.state().map(|state| session::used(&state, &identity));
+                    let used = agents.state().map(|state| session::used(&state, &identity));
                     used.unwrap_or_else(|failure: Failure| {
                         tracing::warn!(cause = failure.message(), "the old key stays")
                     });

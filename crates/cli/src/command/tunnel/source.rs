@@ -12,7 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::args::Global;
+use super::agents::Agents;
 use crate::failure::{Failure, Outcome};
 use crate::{input, output, session};
 
@@ -211,7 +211,7 @@ pub(super) struct Loaded {
 
 impl Source {
     /// Reads what there is to present. May wait for an agent.
-    pub(super) fn load(&self, global: &Global) -> Outcome<Loaded> {
+    pub(super) fn load(&self, agents: &Agents) -> Outcome<Loaded> {
         let of_files = |credential| Loaded { credential, roots: Vec::new(), identity: None };
         Ok(match self {
             Self::Nothing => of_files(None),
@@ -220,17 +220,17 @@ impl Source {
                 of_files(Some(Credential::new(input::certificate_ders(cert)?, key_of_pem(key, &pem)?)?))
             }
             Self::Keystore { file, passphrase } => of_files(Some(keystore(file, passphrase)?)),
-            Self::Token { cert, token, pin } => of_files(Some(on_token(global, cert, token, pin.as_ref())?)),
+            Self::Token { cert, token, pin } => of_files(Some(on_token(agents, cert, token, pin.as_ref())?)),
             Self::Identity(choice) => {
-                let state = global.state()?;
+                let state = agents.state()?;
                 let identity =
-                    session::client_identity(&state, choice, global.verbose > 0)?.ok_or_else(|| {
+                    session::client_identity(&state, choice, agents.is_verbose())?.ok_or_else(|| {
                         Failure::new("there is no identity to present").hint(
                             "make one with `enclasp enroll`, give --cert and --key, or say --disable-authentication",
                         )
                     })?;
                 Loaded {
-                    credential: Some(Credential::open(&state, &identity)?),
+                    credential: Some(Credential::open(&agents.state_of(&identity.key)?, &identity)?),
                     roots: identity.roots.clone(),
                     identity: Some(identity),
                 }
@@ -297,7 +297,7 @@ fn keystore(path: &Path, passphrase: &Secret) -> Outcome<Credential> {
 }
 
 fn on_token(
-    global: &Global,
+    agents: &Agents,
     cert: &Path,
     token: &KeyUri,
     pin: Option<&Zeroizing<String>>,
@@ -305,7 +305,7 @@ fn on_token(
     let chain = input::certificate_ders(cert)?;
     let no_leaf = || Failure::new(format!("there is no certificate in {}", cert.display()));
     let leaf = Certificate::from_der(chain.first().ok_or_else(no_leaf)?)?;
-    let keystore = global.state()?.keystore(token)?;
+    let keystore = agents.state_of(token)?.keystore(token)?;
     let mut keys = keystore.list()?;
     let label = token.attribute("token");
     keys.retain(|key| label.is_none_or(|label| key.uri.attribute("token") == Some(label)));
