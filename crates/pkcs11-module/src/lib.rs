@@ -9,9 +9,9 @@
 //! Nothing is written, neither to tokens nor to the host's standard error; `ENCLASP_PKCS11_LOG`
 //! names a file for what went wrong.
 //!
-//! Invariant: no panic and no lock crosses into the host. Each call is caught ([`calls`]); the one
+//! Invariant: no panic and no lock crosses into the host. Each call is caught (`calls`); the one
 //! lock is held for no longer than looking something up takes, and by the forking thread while a
-//! process forks, so that a child can go on with what it inherited ([`module`]).
+//! process forks, so that a child can go on with what it inherited (`module`).
 #![deny(unsafe_code)]
 #![cfg(unix)]
 
