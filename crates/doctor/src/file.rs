@@ -1,7 +1,7 @@
 //! What is wrong with a file: a request, a certificate, a key, a PKCS#12 file, a revocation list.
 //!
 //! Each is read as far as it can be: by its lengths, or where these contradict each other by its tags
-//! ([`shape`]). What is found has an offset and an ASN.1 path. Whatever is certain to have been meant
+//! (`shape`). What is found has an offset and an ASN.1 path. Whatever is certain to have been meant
 //! is mended on the way, and what can be written without the key is [`Examined::repair`].
 
 mod armour;
