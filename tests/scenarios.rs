@@ -22,6 +22,7 @@ mod curl_is_served;
 mod demo_shows_the_whole_story;
 mod demo_with_hardware;
 mod doctor_explains_requests;
+mod doctor_names_what_a_client_does_wrong;
 mod enrolment_goes_on_after_a_crash;
 mod enrolment_refusals;
 mod evidence_is_shown_of_refused_connections;

@@ -123,6 +123,7 @@ macro_rules! from_error {
 from_error!(
     enclasp_agent::Error,
     enclasp_ca::Error,
+    enclasp_doctor::Error,
     enclasp_enroll::Error,
     enclasp_identity::Error,
     enclasp_keystore::Error,

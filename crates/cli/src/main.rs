@@ -47,7 +47,7 @@ fn run(args: Args) -> Outcome {
         Command::Key(key) => command::key::run(global, key),
         Command::Csr(csr) => command::csr::run(global, csr),
         Command::Identity(identity) => command::identity::run(global, identity),
-        Command::Doctor(doctor) => command::doctor::run(global, doctor),
+        Command::Doctor(doctor) => in_runtime(command::doctor::run(global, doctor)),
         Command::Completions(completions) => command::completions::run(completions),
         Command::Ca(ca) => in_runtime(command::ca::run(global, ca)),
         Command::Enroll(enroll) => in_runtime(command::enroll::run(global, enroll)),

@@ -132,8 +132,68 @@ codes! {
     CERT_NAME = "EN-CERT-0002", "a subject alternative name is not what its kind has";
 }
 
+codes! {
+    /// Findings about handshakes.
+    TLS:
+    NOT_TLS = "EN-TLS-0001", "what came is not TLS";
+    NOTHING_SENT = "EN-TLS-0002", "nobody answered";
+    NO_COMMON_VERSION = "EN-TLS-0003", "no TLS version in common";
+    NO_COMMON_PARAMETERS = "EN-TLS-0004", "no cipher suite, group or scheme in common";
+    SERVER_NOT_TRUSTED = "EN-TLS-0005", "the client does not trust the server's issuer";
+    SERVER_REJECTED = "EN-TLS-0006", "the client rejects the server's certificate";
+    CLIENT_LEFT = "EN-TLS-0007", "the client left after it saw the server's certificate";
+    NO_CLIENT_CERTIFICATE = "EN-TLS-0008", "the client presented no certificate";
+    CERTIFICATE_DEMANDED = "EN-TLS-0009", "the server demands a certificate and received none";
+    NOT_ASKED = "EN-TLS-0010", "the server asked for no certificate";
+    NO_COMMON_SCHEME = "EN-TLS-0011", "the key can sign with nothing that the server takes";
+    EC_KEY_RSA_CLAIM = "EN-TLS-0012", "an EC certificate, and a signature that claims RSA";
+    SCHEME_DOES_NOT_FIT = "EN-TLS-0013", "a signature scheme that does not fit the certificate's key";
+    SCHEME_NOT_OFFERED = "EN-TLS-0014", "a signature scheme that the other side did not offer";
+    RAW_ECDSA = "EN-TLS-0015", "a plain ECDSA signature where DER is due";
+    LAX_DER = "EN-TLS-0016", "an ECDSA signature that is not quite DER";
+    WRONG_HASH = "EN-TLS-0017", "a signature with another hash than it claims";
+    WRONG_INPUT = "EN-TLS-0018", "a signature over something else";
+    OTHER_KEY = "EN-TLS-0019", "a signature by the key of another certificate";
+    BAD_SIGNATURE = "EN-TLS-0020", "a signature that verifies in no way that is known";
+    WRONG_PADDING = "EN-TLS-0021", "an RSA signature with another padding than it claims";
+    CERTIFICATE_UNREADABLE = "EN-TLS-0022", "a certificate that cannot be read";
+    CERTIFICATE_EXPIRED = "EN-TLS-0023", "an expired certificate";
+    CERTIFICATE_NOT_YET_VALID = "EN-TLS-0024", "a certificate that is not valid yet";
+    WRONG_PURPOSE = "EN-TLS-0025", "a certificate that is not for this use";
+    CHAIN_INCOMPLETE = "EN-TLS-0026", "a chain that leads to no trusted root";
+    CHAIN_ORDER = "EN-TLS-0027", "a chain in the wrong order";
+    CA_AS_LEAF = "EN-TLS-0028", "a CA's certificate used as a client's or server's";
+    CHAIN_BROKEN = "EN-TLS-0029", "a certificate that its issuer did not sign";
+    WEAK_KEY = "EN-TLS-0030", "a certificate with a weak or rare key";
+    REFUSED_UNKNOWN_CA = "EN-TLS-0031", "the server does not trust the client's issuer";
+    REFUSED_EXPIRED = "EN-TLS-0032", "the server finds the client's certificate expired";
+    REFUSED_REVOKED = "EN-TLS-0033", "the server finds the client's certificate revoked";
+    REFUSED_ACCESS = "EN-TLS-0034", "the server does not admit this client";
+    REFUSED_UNSUPPORTED = "EN-TLS-0035", "the server does not take a client certificate of this kind";
+    REFUSED_CERTIFICATE = "EN-TLS-0036", "the server rejects the client's certificate without saying why";
+    REFUSED_SIGNATURE = "EN-TLS-0037", "the server could not verify the client's signature";
+    REFUSED_OTHER = "EN-TLS-0038", "the server refused after the client's certificate";
+    ISSUER_NOT_LISTED = "EN-TLS-0039", "the client's issuer is not among the CAs that the server names";
+    WRONG_NAME = "EN-TLS-0040", "a server certificate for another name";
+    CUT = "EN-TLS-0041", "the connection was cut";
+    MALFORMED = "EN-TLS-0042", "a message that does not follow its grammar";
+    UNREADABLE = "EN-TLS-0043", "what was encrypted cannot be read";
+    RESUMED = "EN-TLS-0044", "a session was resumed";
+    OLD_VERSION = "EN-TLS-0045", "an old version of TLS";
+    NAME_NOT_SERVED = "EN-TLS-0046", "the server does not serve the name that was asked for";
+    NO_COMMON_ALPN = "EN-TLS-0047", "no application protocol in common";
+    NO_CERTIFICATE_VERIFY = "EN-TLS-0048", "a client certificate without proof of its key";
+    KEY_TYPE_NOT_ASKED = "EN-TLS-0049", "a certificate of a key type that the server did not ask for";
+    NOT_UNDERSTOOD = "EN-TLS-0050", "something that is not understood";
+    SIGNATURE_REJECTED = "EN-TLS-0051", "the client could not verify the server's signature";
+    SHA1_SIGNATURE = "EN-TLS-0052", "a handshake signature with SHA-1";
+    ALTERED = "EN-TLS-0053", "bytes were changed on the way";
+    LOST = "EN-TLS-0054", "bytes did not arrive";
+    NOT_THE_SAME = "EN-TLS-0055", "the two ends saw different connections";
+}
+
 /// Every list of codes.
-pub const ALL: &[&[Code]] = &[KEY, FILE, PUBLIC_KEY, SIGNATURE, REQUEST, CERTIFICATE];
+pub const ALL: &[&[Code]] = &[KEY, TLS, FILE, PUBLIC_KEY, SIGNATURE, REQUEST, CERTIFICATE];
 
 #[cfg(test)]
 mod tests {

@@ -111,7 +111,7 @@ fn cannot(seen: &KeyObservation, proof: &Proof, error: &Error) -> Finding {
 }
 
 /// What the keystore's error means.
-fn refusal(error: &Error) -> Finding {
+pub(crate) fn refusal(error: &Error) -> Finding {
     let (code, why): (Code, &str) = match error {
         Error::Absent { .. } => (code::KEY_ABSENT, "The keystore answers, and has no key of that name."),
         Error::Unavailable { .. }

@@ -5,13 +5,31 @@
 //! What is not understood is reported as that, with the evidence, and never guessed at.
 #![forbid(unsafe_code)]
 
+mod both;
+pub mod capture;
 pub mod code;
+mod diagnose;
+mod error;
 pub mod file;
 mod finding;
+mod html;
 mod key;
+pub mod observe;
+pub mod old_server;
+mod public_key;
+mod recording;
 mod report;
+pub mod scan;
+mod signature;
+pub mod wire;
 
+pub use both::diagnose_both;
 pub use code::Code;
+pub use diagnose::{Context, diagnose};
+pub use error::{Error, Result};
 pub use finding::{Confidence, Evidence, Finding, Place, Severity};
+pub use html::html;
 pub use key::{KeyObservation, examine_key};
+pub use observe::{Observation, observe};
+pub use recording::{Chunk, End, MAX_RECORDED, Recording};
 pub use report::Report;

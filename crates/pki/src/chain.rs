@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::instant::length;
@@ -106,6 +106,14 @@ pub fn verify_chain(
         .verify_for_usage(ALL_VERIFICATION_ALGS, &anchors, &others, time, usage, None, None)
         .map(drop)
         .map_err(failed)
+}
+
+/// Whether a server's certificate is for `host`, a host name or an IP address: by its alternative
+/// names, never by its common name (RFC 9525 §6.3).
+pub fn is_for_host(certificate: &Certificate, host: &str) -> bool {
+    let Ok(name) = ServerName::try_from(host) else { return false };
+    EndEntityCert::try_from(certificate.der())
+        .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
 /// Finds the certificate that webpki's error, which names none, is about.

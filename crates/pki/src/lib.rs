@@ -26,7 +26,7 @@ pub mod certs_only;
 pub mod pem;
 
 pub use certificate::{Certificate, certificates_from, sha256};
-pub use chain::{ChainError, order_chain, verify_chain};
+pub use chain::{ChainError, is_for_host, order_chain, verify_chain};
 pub use crl::{CrlContents, RevocationReason, Revoked, crl_to_pem};
 pub use encoding::{hex, unhex};
 pub use error::{Error, Result};

@@ -23,6 +23,7 @@ mod credential;
 mod error;
 mod evidence;
 mod handshake;
+mod observed;
 mod options;
 mod recorder;
 mod server;
@@ -42,5 +43,6 @@ pub use evidence::{
     CertificateSummary, ClientCertificate, Evidence, Handshake, Party, Role, SignatureEvidence,
 };
 pub use handshake::close;
+pub use observed::{Signing, observing, observing_client, observing_server};
 pub use options::{Options, Version, server_name};
 pub use server::{Clients, Server, ServerStream};

@@ -28,6 +28,11 @@ impl Resolver {
             (credential, certified)
         }))
     }
+
+    /// What it presents.
+    pub(crate) fn certified(&self) -> Option<&Arc<CertifiedKey>> {
+        self.0.as_ref().map(|(_, certified)| certified)
+    }
 }
 
 impl ResolvesClientCert for Resolver {

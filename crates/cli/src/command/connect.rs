@@ -99,7 +99,7 @@ pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
 }
 
 /// The host of an address to connect to.
-fn host(address: &str) -> Outcome<String> {
+pub(crate) fn host(address: &str) -> Outcome<String> {
     let refuse = |reason: String| {
         Failure::usage(format!("`{address}` is not HOST:PORT: {reason}"))
             .hint("for example localhost:8443, or [::1]:8443")

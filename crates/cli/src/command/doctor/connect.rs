@@ -1,0 +1,285 @@
+//! `enclasp doctor connect`: what a server asks for, and why it refuses.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use enclasp_doctor::scan::{Offer, scan};
+use enclasp_doctor::wire::Side;
+use enclasp_doctor::{Context, Evidence, Observation, Recording, Report, capture, diagnose, observe};
+use enclasp_identity::{Criteria, Identity, State, select};
+use enclasp_pki::{DistinguishedName, Purpose};
+use enclasp_tls::{Credential, Options, Signing, Version, observing, observing_client, server_name};
+use rustls::ClientConnection;
+
+use super::starttls::{self, StartTls};
+use super::tee::{Secrets, Tee};
+use super::{Shown, conclude_all};
+use crate::args::Global;
+use crate::command::connect::{host, open};
+use crate::failure::{Failure, Outcome};
+use crate::{input, session};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  enclasp doctor connect db.internal:5432 --identity laptop --starttls postgres
+  enclasp doctor connect www.example:443 --no-identity --scan
+
+It completes the handshake whatever the server's certificate is, says what is wrong with it, sends
+nothing, and waits for a TLS 1.3 server to refuse.")]
+pub(crate) struct Connect {
+    /// The server.
+    #[arg(value_name = "HOST:PORT")]
+    address: String,
+    #[command(flatten)]
+    choice: session::Choice,
+    #[command(flatten)]
+    way: Way,
+    /// Present none.
+    #[arg(long, conflicts_with_all = ["identity", "issuer"])]
+    no_identity: bool,
+    /// List the versions, suites, groups and schemes that the server takes: some dozens of connections.
+    #[arg(long)]
+    scan: bool,
+    /// Write the connection, with its secrets, to a capture file.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Write a report for people, in HTML.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// How a server is reached.
+#[derive(clap::Args)]
+pub(super) struct Way {
+    /// Roots that the server's certificate has to lead to [default: those of the identity].
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// The name to ask for [default: HOST].
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// A protocol to offer (ALPN). Repeatable.
+    #[arg(long, value_name = "PROTOCOL")]
+    alpn: Vec<String>,
+    /// Speak only this version: 1.2 or 1.3.
+    #[arg(long, value_name = "VERSION")]
+    tls: Option<Version>,
+    /// Ask for TLS first, as this protocol does.
+    #[arg(long, value_name = "PROTOCOL")]
+    starttls: Option<StartTls>,
+    /// How long the server may take to accept the connection, and to answer.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = enclasp_enroll::duration::parse)]
+    connect_timeout: Duration,
+}
+
+/// How long a server that said nothing more after the handshake is waited for: a TLS 1.3 server
+/// refuses only then.
+const VERDICT: Duration = Duration::from_millis(1500);
+
+pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
+    let state = global.state()?;
+    let identity = if connect.no_identity {
+        None
+    } else {
+        session::client_identity(&state, &connect.choice, global.verbose > 0)?
+    };
+    let attempt = connect.way.attempt(&state, &connect.address, identity.as_ref()).await?;
+    if let Some(path) = &connect.record {
+        std::fs::write(path, capture::pcapng(&attempt.recording))
+            .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+    }
+    let Attempt { seen, mut report, .. } = attempt;
+    report.evidence.extend(identities_that_fit(&state, &seen)?);
+    if connect.scan {
+        report.evidence.extend(connect.way.scan(&connect.address).await?);
+    }
+    conclude_all(global, &[Shown { report, events: seen.events }], connect.html.as_deref())
+}
+
+/// One connection that was tried.
+pub(super) struct Attempt {
+    pub(super) recording: Recording,
+    pub(super) seen: Observation,
+    pub(super) report: Report,
+}
+
+impl Way {
+    /// Connects once as `identity`, and says what came of it.
+    pub(super) async fn attempt(
+        &self,
+        state: &State,
+        address: &str,
+        identity: Option<&Identity>,
+    ) -> Outcome<Attempt> {
+        let asked = self.server_name.clone().map_or_else(|| host(address), Ok)?;
+        let name = server_name(&asked)?;
+        let credential = identity.map(|identity| Credential::open(state, identity)).transpose()?;
+        let mut options = Options { alpn: self.alpn.clone(), ..Options::default() };
+        if let Some(version) = self.tls {
+            options.versions = version..=version;
+        }
+        let secrets = Arc::new(Secrets::default());
+        let config = observing_client(credential.clone(), &options, secrets.clone())?;
+        let connection = ClientConnection::new(Arc::new(config), name).map_err(Failure::new)?;
+        let mut tee = Tee::new(self.reach(address).await?, Side::Client, self.connect_timeout)?;
+        let (_, signing) = {
+            let credential = credential.as_ref();
+            tokio::task::block_in_place(|| {
+                // What goes wrong is in the recording.
+                observing(address, credential, &options, || converse(connection, &mut tee).is_ok())
+            })
+        };
+        tee.recording.secrets = secrets.told();
+        let seen = observe(&tee.recording);
+        let mut context = Context::at(SystemTime::now());
+        context.server_name = Some(asked);
+        let roots = match (&self.cacert, identity) {
+            (Some(path), _) => input::certificates(path)?,
+            (None, Some(identity)) => identity
+                .roots
+                .iter()
+                .map(|root| enclasp_pki::Certificate::from_der(root))
+                .collect::<Result<_, _>>()?,
+            (None, None) => Vec::new(),
+        };
+        context.server_roots = roots;
+        if let (Some(identity), Some(_)) = (identity, &credential) {
+            let schemes = state.open_key(&identity.key)?.info().usable_schemes();
+            context.own_schemes = Some(schemes.iter().map(|scheme| scheme.code_point()).collect());
+        }
+        let Signing { signatures, failure } = signing;
+        if let Some(enclasp_tls::Error::Key(error)) = failure {
+            context.own_failure = Some(error);
+        }
+        let as_whom =
+            identity.map_or_else(|| "as nobody".into(), |identity| format!("as `{}`", identity.name));
+        let mut report = diagnose(format!("{address} {as_whom}"), &seen, &context);
+        for signature in signatures {
+            let key = signature.key.unwrap_or_default();
+            let took = signature.elapsed_us.unwrap_or_default();
+            let verified =
+                if signature.verified { "verified before it left" } else { "vouched for by its keystore" };
+            let text = format!(
+                "{key} signed with {} ({}) in {took} µs, {verified}",
+                signature.scheme, signature.code_point
+            );
+            report.evidence.push(Evidence::new("keystore", text));
+        }
+        Ok(Attempt { recording: tee.recording, seen, report })
+    }
+
+    /// Opens the connection, and asks for TLS if that is needed.
+    async fn reach(&self, address: &str) -> Outcome<TcpStream> {
+        let mut stream = open(address, self.connect_timeout).await?.into_std()?;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(self.connect_timeout))?;
+        if let Some(protocol) = self.starttls {
+            tokio::task::block_in_place(|| starttls::start(protocol, &mut stream))?;
+        }
+        Ok(stream)
+    }
+
+    async fn scan(&self, address: &str) -> Outcome<Vec<Evidence>> {
+        let name = self.server_name.clone().map_or_else(|| host(address), Ok)?;
+        // An address is no server name (RFC 6066 §3).
+        let name =
+            Some(name).filter(|name| name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err());
+        // The first connection's failure is the command's.
+        drop(self.reach(address).await?);
+        let runtime = tokio::runtime::Handle::current();
+        let taken = tokio::task::block_in_place(|| {
+            scan(|offer| {
+                let stream = runtime.block_on(self.reach(address)).ok()?;
+                ask(stream, offer, name.as_deref(), self.connect_timeout)
+            })
+        });
+        Ok(taken.evidence())
+    }
+}
+
+/// Sends one ClientHello and takes what comes until the server waits.
+fn ask(stream: TcpStream, offer: &Offer, name: Option<&str>, patience: Duration) -> Option<Observation> {
+    let mut tee = Tee::new(stream, Side::Client, patience).ok()?;
+    tee.write_all(&offer.to_record(name)).ok()?;
+    let mut buffer = [0; 8192];
+    loop {
+        let seen = observe(&tee.recording);
+        let chose = seen.retry.is_some()
+            || seen.server_hello.as_ref().is_some_and(|hello| hello.group.is_some())
+            || seen.events.iter().any(|event| event.what == "ServerHelloDone");
+        if chose || !seen.alerts.is_empty() || seen.server.stranger.is_some() || !seen.malformed.is_empty() {
+            return Some(seen);
+        }
+        match io::Read::read(&mut tee, &mut buffer) {
+            Ok(count) if count > 0 => {}
+            _ => return Some(observe(&tee.recording)),
+        }
+    }
+}
+
+/// The handshake, and the wait for a refusal after it.
+fn converse(mut connection: ClientConnection, tee: &mut Tee) -> io::Result<()> {
+    let mut patient = true;
+    loop {
+        while connection.wants_write() {
+            connection.write_tls(tee)?;
+        }
+        if !connection.is_handshaking() && patient {
+            patient = false;
+            tee.stream.set_read_timeout(Some(VERDICT))?;
+        }
+        match connection.read_tls(tee) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                if connection.is_handshaking() {
+                    tee.give_up();
+                    return Ok(());
+                }
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        match connection.process_new_packets() {
+            Ok(progress) if progress.peer_has_closed() => break,
+            Ok(progress) => {
+                // What the server says first is of no interest.
+                let mut plain = vec![0; progress.plaintext_bytes_to_read()];
+                io::Read::read_exact(&mut connection.reader(), &mut plain)?;
+            }
+            Err(_) => break,
+        }
+    }
+    connection.send_close_notify();
+    while connection.wants_write() {
+        connection.write_tls(tee)?;
+    }
+    tee.close();
+    tee.stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Which of the identities here the server would take, and why not the others.
+fn identities_that_fit(state: &State, seen: &Observation) -> Outcome<Vec<Evidence>> {
+    let Some(request) = &seen.request else { return Ok(Vec::new()) };
+    let identities: Vec<Identity> = state.identities()?.list()?.into_iter().filter_map(Result::ok).collect();
+    let issuers =
+        request.authorities.iter().filter_map(|der| DistinguishedName::from_der(der).ok()).collect();
+    let criteria = Criteria { purpose: Purpose::Client, issuers, now: SystemTime::now() };
+    let selection = select(&identities, &criteria);
+    let lines = selection.candidates.iter().zip(&identities).map(|(candidate, identity)| {
+        let algorithm = identity.leaf().ok().and_then(|leaf| leaf.algorithm().ok());
+        let signs = algorithm.is_none_or(|algorithm| {
+            request.schemes.is_empty()
+                || algorithm.schemes().iter().any(|scheme| request.schemes.contains(&scheme.code_point()))
+        });
+        let verdict = match &candidate.verdict {
+            Err(reason) => format!("does not fit: {reason}"),
+            Ok(_) if !signs => "does not fit: the server takes no scheme of its key's type".into(),
+            Ok(until) => format!("fits, until {}", enclasp_pki::rfc3339(*until)),
+        };
+        Evidence::new(format!("identity `{}`", candidate.name), verdict)
+    });
+    Ok(lines.collect())
+}
