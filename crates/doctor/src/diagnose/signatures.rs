@@ -111,7 +111,7 @@ fn does_not_fit(
                  since iOS 10, never confirmed in public."
             ),
             "Update the system, and run this test again. To prove that the key's provider is the cause, present the same \
-             certificate's twin with a software key (`enclasp doctor bisect`): if that works, it is. Until then another \
+             certificate's twin with a software key (a PKCS#12 file): if that works, it is. Until then another \
              TLS stack over the same key, or a software key, are the ways round.",
         );
     }
