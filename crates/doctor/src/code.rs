@@ -130,6 +130,81 @@ codes! {
     CERTIFICATE:
     CERT_EXTENSION = "EN-CERT-0001", "an extension is malformed or there twice";
     CERT_NAME = "EN-CERT-0002", "a subject alternative name is not what its kind has";
+    CERT_VERSION = "EN-CERT-0003", "the certificate is of another version than 3";
+    CERT_SERIAL = "EN-CERT-0004", "the serial number is not a positive number of 20 bytes at most";
+    CERT_ALGORITHMS = "EN-CERT-0005", "two signature algorithms are named, and differ";
+    CERT_VALIDITY = "EN-CERT-0006", "the validity ends before it begins";
+    CERT_EXPIRED = "EN-CERT-0007", "the certificate has expired";
+    CERT_NOT_YET_VALID = "EN-CERT-0008", "the certificate is not valid yet";
+    CERT_CRITICAL = "EN-CERT-0009", "a critical extension that few programs know";
+    CERT_CONSTRAINTS = "EN-CERT-0010", "the certificate is a CA's where it should not be, or the reverse";
+    CERT_KEY_USAGE = "EN-CERT-0011", "the key usage does not allow signing a handshake";
+    CERT_PURPOSE = "EN-CERT-0012", "the certificate is not for this use";
+    CERT_NO_NAMES = "EN-CERT-0013", "the certificate names no host";
+    CERT_OTHER_NAME = "EN-CERT-0014", "the certificate is for other names";
+    CERT_OTHER_KEY = "EN-CERT-0015", "the certificate is for another key";
+    CERT_WITH_KEY = "EN-CERT-0016", "a private key is beside the certificate";
+    CERT_ORDER = "EN-CERT-0017", "the certificates are not in the order of the chain";
+    CERT_UNRELATED = "EN-CERT-0018", "a certificate that does not belong to the chain";
+    CERT_ROOT = "EN-CERT-0019", "the root is in the chain";
+    CERT_ISSUER_MISSING = "EN-CERT-0020", "the certificate of an issuer is missing";
+    CERT_OTHER_AUTHORITY = "EN-CERT-0021", "another authority of the same name";
+    CERT_KEY_IDENTIFIER = "EN-CERT-0022", "the key identifier names another key of the issuer";
+    CERT_ISSUER_ENCODING = "EN-CERT-0023", "the issuer's name is written in other string types";
+    CERT_NAME_CONSTRAINTS = "EN-CERT-0024", "a name that the CA may not issue for";
+    CERT_PATH_LENGTH = "EN-CERT-0025", "more CAs in the chain than one of them allows";
+    CERT_CHAIN = "EN-CERT-0026", "the chain is not acceptable";
+}
+
+codes! {
+    /// Findings about key files.
+    KEY_FILE:
+    KEY_FILE_PUBLIC = "EN-PKEY-0001", "a public key where a private one is due";
+    KEY_FILE_OTHER_FORMAT = "EN-PKEY-0002", "a key in a format that TLS programs do not read";
+    KEY_FILE_OPENSSH = "EN-PKEY-0003", "a key in OpenSSH's own format";
+    KEY_FILE_LEGACY_ENCRYPTION = "EN-PKEY-0004", "a key that is encrypted in an old way";
+    KEY_FILE_ENCRYPTED = "EN-PKEY-0005", "an encrypted key that could not be looked into";
+    KEY_FILE_PASSWORD = "EN-PKEY-0006", "the passphrase does not open the key";
+    KEY_FILE_NUMBER = "EN-PKEY-0007", "the private number is of the wrong size or range";
+    KEY_FILE_HALVES = "EN-PKEY-0008", "the parts of the key do not belong together";
+    KEY_FILE_TPM = "EN-PKEY-0009", "a key that only its TPM can use";
+    KEY_FILE_OTHER_CERTIFICATE = "EN-PKEY-0010", "the key of another certificate";
+}
+
+codes! {
+    /// Findings about PKCS#12 files.
+    P12:
+    P12_BER = "EN-P12-0001", "the PKCS#12 file is BER";
+    P12_LEGACY = "EN-P12-0002", "the PKCS#12 file has old encryption";
+    P12_MAC = "EN-P12-0003", "the PKCS#12 file has no MAC";
+    P12_ROUNDS = "EN-P12-0004", "too few or too many rounds of hashing";
+    P12_NO_PASSWORD = "EN-P12-0005", "the PKCS#12 file could not be looked into";
+    P12_PASSWORD = "EN-P12-0006", "the passphrase does not open the PKCS#12 file";
+    P12_UNREADABLE = "EN-P12-0007", "the contents of the PKCS#12 file cannot be read";
+    P12_NO_KEY = "EN-P12-0008", "no private key in the PKCS#12 file";
+    P12_SEVERAL_KEYS = "EN-P12-0009", "several private keys in the PKCS#12 file";
+    P12_NO_CERTIFICATE = "EN-P12-0010", "no certificate for the private key";
+    P12_NO_CHAIN = "EN-P12-0011", "the issuer's certificate is not in the PKCS#12 file";
+    P12_NOT_PAIRED = "EN-P12-0012", "key and certificate are not paired";
+}
+
+codes! {
+    /// Findings about certificate revocation lists.
+    CRL:
+    CRL_VERSION = "EN-CRL-0001", "the list is of another version than 2";
+    CRL_NO_NUMBER = "EN-CRL-0002", "the list has no number";
+    CRL_NO_KEY_IDENTIFIER = "EN-CRL-0003", "the list does not say which key signed it";
+    CRL_NOT_YET = "EN-CRL-0004", "the list is from the future";
+    CRL_NO_NEXT_UPDATE = "EN-CRL-0005", "the list does not say when the next one comes";
+    CRL_EXPIRED = "EN-CRL-0006", "the list is too old";
+    CRL_DELTA = "EN-CRL-0007", "the list is a delta";
+    CRL_INDIRECT = "EN-CRL-0008", "the list is indirect";
+    CRL_SCOPE = "EN-CRL-0009", "the list speaks of some certificates only";
+    CRL_OTHER_POINT = "EN-CRL-0010", "the list of another distribution point";
+    CRL_ENTRY = "EN-CRL-0011", "an entry of the list is wrong";
+    CRL_UNCHECKED = "EN-CRL-0012", "the list's signature was not checked";
+    CRL_OTHER_ISSUER = "EN-CRL-0013", "the list of another issuer";
+    CRL_ISSUER_MAY_NOT = "EN-CRL-0014", "the issuer may not sign lists";
 }
 
 codes! {
@@ -193,7 +268,8 @@ codes! {
 }
 
 /// Every list of codes.
-pub const ALL: &[&[Code]] = &[KEY, TLS, FILE, PUBLIC_KEY, SIGNATURE, REQUEST, CERTIFICATE];
+pub const ALL: &[&[Code]] =
+    &[KEY, TLS, FILE, PUBLIC_KEY, SIGNATURE, REQUEST, CERTIFICATE, KEY_FILE, P12, CRL];
 
 #[cfg(test)]
 mod tests {

@@ -5,11 +5,16 @@
 //! is mended on the way, and what can be written without the key is [`Examined::repair`].
 
 mod armour;
+mod certificate;
+mod chain;
 mod extension;
+mod key;
 mod kind;
 mod node;
+mod pkcs12;
 mod public_key;
 mod request;
+mod revocation;
 mod rules;
 mod shape;
 mod shapes;
@@ -19,10 +24,11 @@ mod time;
 
 use std::time::SystemTime;
 
-use enclasp_pki::pem;
+use enclasp_pki::{Certificate, Purpose, pem};
 
-use self::armour::{Block, Opened};
+use self::armour::Block;
 use self::kind::Content;
+use self::public_key::PublicKey;
 use self::sheet::Sheet;
 use crate::{Evidence, Finding, Report, Severity, code};
 
@@ -31,6 +37,14 @@ use crate::{Evidence, Finding, Report, Severity, code};
 pub enum Kind {
     /// A certification request (PKCS#10).
     Request,
+    /// A certificate, or a chain of them.
+    Certificate,
+    /// A private key.
+    Key,
+    /// A PKCS#12 file.
+    Pkcs12,
+    /// A certificate revocation list.
+    RevocationList,
 }
 
 /// A file, and what is known besides.
@@ -42,8 +56,35 @@ pub struct File<'a> {
     pub bytes: &'a [u8],
     /// The present, which validity is judged by.
     pub now: SystemTime,
-    /// The DER SubjectPublicKeyInfo of the key that it should be for.
+    /// The DER SubjectPublicKeyInfo of the key that a request or certificate should be for.
     pub public_key: Option<&'a [u8]>,
+    /// The certificate that a key or revocation list should be for.
+    pub certificate: Option<&'a Certificate>,
+    /// What chains end at; the issuers of revocation lists.
+    pub roots: &'a [Certificate],
+    /// What a certificate should be good for; `None` if for clients or servers.
+    pub purpose: Option<Purpose>,
+    /// The host name or address that a certificate should be for.
+    pub host: Option<&'a str>,
+    /// What opens a PKCS#12 file or an encrypted key.
+    pub password: Option<&'a str>,
+}
+
+impl<'a> File<'a> {
+    /// A file of which nothing else is known.
+    pub fn new(name: &'a str, bytes: &'a [u8], now: SystemTime) -> Self {
+        Self {
+            name,
+            bytes,
+            now,
+            public_key: None,
+            certificate: None,
+            roots: &[],
+            purpose: None,
+            host: None,
+            password: None,
+        }
+    }
 }
 
 /// What came of looking at a file.
@@ -76,29 +117,72 @@ pub fn examine(kind: Kind, file: &File<'_>) -> Examined {
     Examined { report, repair, unrepaired }
 }
 
+/// The DER SubjectPublicKeyInfo of the private or public key in a file. `None` if it cannot be made out.
+pub fn public_key_in(bytes: &[u8], password: Option<&str>) -> Option<Vec<u8>> {
+    let opened = armour::open(bytes);
+    let (block, content) = key::choose(&opened.blocks)?;
+    if content == Some(Content::PublicKey) {
+        return Some(PublicKey::of_spki(&block.der)?.spki());
+    }
+    let file = File { password, ..File::new("", bytes, SystemTime::UNIX_EPOCH) };
+    let seen = key::examine(block, content, &file, &mut Sheet::default());
+    Some(seen.public?.spki())
+}
+
 fn look(kind: Kind, file: &File<'_>) -> (Report, Option<Repair>) {
-    let Opened { blocks, findings, is_pem, mended } = armour::open(file.bytes);
-    let mut sheet = Sheet { findings, ..Sheet::default() };
-    let repaired = match kind {
-        Kind::Request => one_object(&blocks, Content::Request, &mut sheet).and_then(|block| {
-            Some((request::examine(&block.der, file, &mut sheet)?, Content::Request, block))
-        }),
+    let mut opened = armour::open(file.bytes);
+    let findings = std::mem::take(&mut opened.findings);
+    let mut sheet = Sheet { findings, is_secret: kind == Kind::Key, ..Sheet::default() };
+    let (blocks, is_pem) = (&opened.blocks, opened.is_pem);
+    let mut one = |wanted, examine: fn(&[u8], &File<'_>, &mut Sheet) -> Option<Vec<u8>>| {
+        let block = one_object(blocks, wanted, &mut sheet)?;
+        let mended = examine(&block.der, file, &mut sheet);
+        Some((block, wanted, mended))
     };
-    let repair = repaired.and_then(|(mut repaired, content, block)| {
+    let looked = match kind {
+        Kind::Request => one(Content::Request, request::examine),
+        Kind::RevocationList => one(Content::RevocationList, revocation::examine),
+        Kind::Pkcs12 => one(Content::Pkcs12, pkcs12::examine),
+        Kind::Key => private_key(blocks, file, &mut sheet),
+        Kind::Certificate => {
+            let bytes = chain::examine(&opened, file, &mut sheet);
+            let done = opened.mended.iter().cloned().chain(std::mem::take(&mut sheet.repairs)).collect();
+            let repair = bytes.map(|bytes| Repair { bytes, done });
+            return (Report::new(file.name, sheet.findings, sheet.evidence), repair);
+        }
+    };
+    let repair = looked.and_then(|(block, content, mended)| {
         let relabelled = block.label.as_deref().is_some_and(|label| !content.is_labelled(label));
-        if mended.is_empty() && !relabelled && repaired.is_none() {
+        if opened.mended.is_empty() && !relabelled && mended.is_none() {
             return None;
         }
-        let der = repaired.take().unwrap_or_else(|| block.der.clone());
+        let der = mended.unwrap_or_else(|| block.der.clone());
         let bytes = match content.label().filter(|_| is_pem) {
             Some(label) => pem::encode(label, &der).into_bytes(),
             None => der,
         };
-        let relabel = relabelled.then(|| "put the right label into the PEM frame".to_owned());
-        let done = mended.iter().cloned().chain(relabel).chain(std::mem::take(&mut sheet.repairs)).collect();
+        let relabel = relabelled.then(|| RELABELLED.to_owned());
+        let done =
+            opened.mended.iter().cloned().chain(relabel).chain(std::mem::take(&mut sheet.repairs)).collect();
         Some(Repair { bytes, done })
     });
     (Report::new(file.name, sheet.findings, sheet.evidence), repair)
+}
+
+/// What is done to a label.
+const RELABELLED: &str = "put the right label into the PEM frame";
+
+/// A block of a file, what it holds, and its DER as it should be.
+type Looked<'a> = (&'a Block, Content, Option<Vec<u8>>);
+
+fn private_key<'a>(blocks: &'a [Block], file: &File<'_>, sheet: &mut Sheet) -> Option<Looked<'a>> {
+    let Some((block, content)) = key::choose(blocks) else {
+        sheet.findings.push(empty());
+        return None;
+    };
+    let seen = key::examine(block, content, file, sheet);
+    key::check_certificate(&seen, file, sheet);
+    Some((block, content?, seen.mended))
 }
 
 /// The one object of `blocks` that is `wanted`, or may have been meant to be; says so if there is none.
@@ -122,18 +206,23 @@ fn one_object<'a>(blocks: &'a [Block], wanted: Content, sheet: &mut Sheet) -> Op
         return None;
     }
     if let Some(label) = block.label.as_deref().filter(|label| !wanted.is_labelled(label)) {
-        let right = wanted.label().unwrap_or_default();
-        sheet.findings.push(
-            Finding::error(
-                code::FILE_LABEL,
-                format!("the PEM frame says {label}, but inside is {}", wanted.describe()),
-                "Programs look for the label of what they want, and pass over others.",
-                format!("Write {right} in both lines of the frame."),
-            )
-            .with("found", format!("{label}; expected {right}")),
-        );
+        sheet.findings.push(wrong_label(wanted, label));
     }
     Some(block)
+}
+
+fn wrong_label(content: Content, label: &str) -> Finding {
+    let fix = match content.label() {
+        Some(right) => format!("Write {right} in both lines of the frame."),
+        None => "Write it as it is, without PEM: this kind of file is binary.".into(),
+    };
+    Finding::error(
+        code::FILE_LABEL,
+        format!("the PEM frame says {label}, but inside is {}", content.describe()),
+        "Programs look for the label of what they want, and pass over others.",
+        fix,
+    )
+    .with("found", format!("{label}; expected {}", content.label().unwrap_or("none")))
 }
 
 fn empty() -> Finding {

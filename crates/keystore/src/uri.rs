@@ -30,7 +30,8 @@ pub enum KeystoreKind {
 }
 
 impl KeystoreKind {
-    const ALL: [Self; 5] = [Self::Soft, Self::Tpm, Self::Pkcs11, Self::Apple, Self::Windows];
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Soft, Self::Tpm, Self::Pkcs11, Self::Apple, Self::Windows];
 
     /// The scheme of its URIs.
     pub fn name(self) -> &'static str {

@@ -40,10 +40,16 @@ enum Verb {
     Capture(capture::Capture),
     /// Compare what both ends of one connection saw.
     Both(capture::Both),
-    /// Try a key: what it can sign with, what it demands, how long it takes.
+    /// Try a key: what it can sign with, what it demands, how long it takes. Or look at a key file.
     Key(key::Key),
     /// Say what is wrong with a certification request (PKCS#10).
     Csr(file::Csr),
+    /// Say what is wrong with a certificate or a chain.
+    Cert(file::Cert),
+    /// Say what is in a PKCS#12 file, and what is wrong with it.
+    P12(file::P12),
+    /// Say what is wrong with a certificate revocation list.
+    Crl(file::Crl),
 }
 
 pub(crate) async fn run(global: &Global, doctor: Doctor) -> Outcome {
@@ -54,6 +60,9 @@ pub(crate) async fn run(global: &Global, doctor: Doctor) -> Outcome {
         Verb::Both(both) => capture::both(global, &both),
         Verb::Key(key) => key::run(global, key),
         Verb::Csr(csr) => file::csr(global, &csr),
+        Verb::Cert(cert) => file::cert(global, &cert),
+        Verb::P12(p12) => file::p12(global, &p12),
+        Verb::Crl(crl) => file::crl(global, &crl),
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Opened {
 pub(super) struct Block {
     /// What its PEM frame says that it is.
     pub(super) label: Option<String>,
+    /// The header lines inside the frame: `Proc-Type: 4,ENCRYPTED`.
+    pub(super) headers: Vec<String>,
     pub(super) der: Vec<u8>,
 }
 
@@ -70,11 +72,11 @@ fn open_plain(bytes: &[u8], opened: &mut Opened, depth: usize) {
             "Put the frame around it, which --fix does.",
         ));
         opened.mended.push(format!("put the PEM frame around {what}"));
-        opened.blocks.push(Block { label: None, der: decoded });
+        opened.blocks.push(Block { label: None, headers: Vec::new(), der: decoded });
         return;
     }
     if !bytes.is_empty() {
-        opened.blocks.push(Block { label: None, der: bytes.to_vec() });
+        opened.blocks.push(Block { label: None, headers: Vec::new(), der: bytes.to_vec() });
     }
 }
 
@@ -204,7 +206,7 @@ fn open_frames(bytes: &[u8], opened: &mut Opened, depth: usize) {
         }
         from = end.as_ref().map_or(stop, |end| end.after);
         let body = bytes.get(begin.after..stop).unwrap_or_default();
-        let (_, body_at) = headers(body);
+        let (headers, body_at) = headers(body);
         let body = body.get(body_at..).unwrap_or_default();
         let label = label.to_owned();
         if is_binary(body) {
@@ -219,7 +221,7 @@ fn open_frames(bytes: &[u8], opened: &mut Opened, depth: usize) {
             );
             opened.mended.push("encoded the DER as base64".into());
             let der = body.strip_suffix(b"\r\n").or(body.strip_suffix(b"\n")).unwrap_or(body).to_vec();
-            opened.blocks.push(Block { label: Some(label), der });
+            opened.blocks.push(Block { label: Some(label), headers, der });
             continue;
         }
         let der = decode(body, begin.after + body_at, &label, opened);
@@ -227,7 +229,7 @@ fn open_frames(bytes: &[u8], opened: &mut Opened, depth: usize) {
             twice(opened);
             open_frames(&der, opened, depth + 1);
         } else {
-            opened.blocks.push(Block { label: Some(label), der });
+            opened.blocks.push(Block { label: Some(label), headers, der });
         }
     }
 }
@@ -403,6 +405,7 @@ mod tests {
         let text =
             "-----BEGIN X-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMAA=\n-----END X-----\n";
         let opened = open(text.as_bytes());
+        assert_eq!(opened.blocks[0].headers, ["Proc-Type: 4,ENCRYPTED", "DEK-Info: AES-128-CBC,00"]);
         assert_eq!(opened.blocks[0].der, [0x30, 0]);
     }
 }

@@ -6,7 +6,7 @@ use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::ID_CE_SUBJECT_ALT_NAME;
 use enclasp_pki::oid_in_words;
 
-use super::node::{Node, with_article};
+use super::node::{BOOLEAN, Node, with_article};
 use super::rules;
 use super::shapes::EXTENSIONS;
 use super::sheet::Sheet;
@@ -15,6 +15,7 @@ use crate::{Finding, code};
 /// An extension whose contents could be read.
 pub(super) struct Extension {
     pub(super) oid: ObjectIdentifier,
+    pub(super) critical: bool,
     /// What its OCTET STRING holds, with offsets and paths of the file.
     pub(super) value: Node,
 }
@@ -25,6 +26,7 @@ pub(super) fn read_all(list: &Node, sheet: &mut Sheet) -> Vec<Extension> {
     for node in list.children() {
         let [oid, .., octets] = node.children() else { continue };
         let Ok(oid) = ObjectIdentifier::from_bytes(oid.value()) else { continue };
+        let critical = node.children().iter().any(|child| child.tag == BOOLEAN && child.value() != [0]);
         if extensions.iter().any(|extension| extension.oid == oid) {
             sheet.findings.push(
                 Finding::error(
@@ -45,7 +47,7 @@ pub(super) fn read_all(list: &Node, sheet: &mut Sheet) -> Vec<Extension> {
                 let mut inside = Sheet::default();
                 rules::check(&mut value, &mut inside);
                 sheet.findings.append(&mut inside.findings);
-                extensions.push(Extension { oid, value });
+                extensions.push(Extension { oid, critical, value });
             }
             other => {
                 let found = match other {

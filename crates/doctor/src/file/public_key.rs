@@ -10,7 +10,7 @@ use enclasp_pki::oid_in_words;
 
 use super::node::{BIT_STRING, Body, INTEGER, NULL, Node, OCTET_STRING, OID, SEQUENCE};
 use super::shape;
-use super::shapes::RSA_PUBLIC_KEY;
+use super::shapes::{PUBLIC_KEY, RSA_PUBLIC_KEY};
 use super::sheet::Sheet;
 use crate::{Confidence, Finding, code};
 
@@ -119,6 +119,12 @@ impl PublicKey {
             Self::Ed25519(_) => "an Ed25519 key".into(),
             Self::Rsa { modulus, .. } => format!("an RSA key of {} bits", bits_of(modulus)),
         }
+    }
+
+    /// Reads a SubjectPublicKeyInfo that is as it should be.
+    pub(super) fn of_spki(der: &[u8]) -> Option<Self> {
+        let mut reading = shape::read(der, &PUBLIC_KEY, 0, "").ok()?;
+        examine(&mut reading.root, &mut Sheet::default())
     }
 }
 
@@ -470,6 +476,9 @@ fn examine_ec(
     None
 }
 
+/// No modulus is worked with that has more: it would take too long.
+const MAX_MODULUS_BITS: usize = 16_384;
+
 fn examine_rsa(
     sheet: &mut Sheet,
     modulus: Vec<u8>,
@@ -489,8 +498,14 @@ fn examine_rsa(
             .with_at("found", format!("{bits} bits, the first of them set"), place.clone()),
         );
     }
+    let too_large = bits > MAX_MODULUS_BITS;
     let even = |number: &[u8]| number.last().is_none_or(|last| last & 1 == 0);
-    if even(&modulus) || even(&exponent) || magnitude(&exponent) == [1] || magnitude(&exponent).len() > 8 {
+    if even(&modulus)
+        || even(&exponent)
+        || magnitude(&exponent) == [1]
+        || magnitude(&exponent).len() > 8
+        || too_large
+    {
         sheet.findings.push(
             Finding::error(
                 code::PUBLIC_KEY_MALFORMED,

@@ -16,8 +16,8 @@ const PUBLIC_KEY: &str = "certificationRequestInfo.subjectPKInfo";
 const ATTRIBUTES: &str = "certificationRequestInfo.attributes";
 
 /// Says what is wrong with a request. Returns the mended one if there is something to mend that
-/// leaves its signature good; `None` within if there is not; `None` if it cannot be read at all.
-pub(super) fn examine(der: &[u8], file: &File<'_>, sheet: &mut Sheet) -> Option<Option<Vec<u8>>> {
+/// leaves its signature good.
+pub(super) fn examine(der: &[u8], file: &File<'_>, sheet: &mut Sheet) -> Option<Vec<u8>> {
     let bare = key_without_header(der);
     let read = match &bare {
         Some(bare) => bare.read(der),
@@ -53,7 +53,7 @@ pub(super) fn examine(der: &[u8], file: &File<'_>, sheet: &mut Sheet) -> Option<
     let mut root = reading.root;
     rules::check(&mut root, sheet);
     if misfits {
-        return Some(None);
+        return None;
     }
     check_version(&mut root, sheet);
     check_names(&root, sheet);
@@ -96,7 +96,7 @@ pub(super) fn examine(der: &[u8], file: &File<'_>, sheet: &mut Sheet) -> Option<
     if changed && !holds {
         // Only a new signature would make a request of it.
         sheet.repairs.clear();
-        return Some(None);
+        return None;
     }
     if let Some(algorithm) = outcome.algorithm {
         sheet.repairs.push("named the algorithm that the signature was made with".into());
@@ -107,7 +107,7 @@ pub(super) fn examine(der: &[u8], file: &File<'_>, sheet: &mut Sheet) -> Option<
         replace(&mut root, "signature", signature);
     }
     let repaired = root.encode();
-    Some((repaired != der).then_some(repaired))
+    (repaired != der).then_some(repaired)
 }
 
 fn replace(root: &mut Node, path: &str, right: Node) {

@@ -16,61 +16,61 @@ struct Rule {
     fix: &'static str,
 }
 
-const LENGTH_FORM: Rule = Rule {
+static LENGTH_FORM: Rule = Rule {
     code: code::FILE_LENGTH_FORM,
     severity: Severity::Error,
     why: "DER has one way to write a length, the shortest (X.690 §10.1). Signatures are over exact bytes, so most \
           programs refuse any other.",
     fix: "Write the lengths in the shortest form.",
 };
-const WHOLE_NUMBER: Rule = Rule {
+static WHOLE_NUMBER: Rule = Rule {
     code: code::FILE_INTEGER,
     severity: Severity::Error,
     why: "An INTEGER has the fewest bytes that hold it (X.690 §8.3.2): no leading 00 unless the next bit is set, no \
           leading FF unless it is clear. Code that pads to a fixed width breaks this about one time in 240.",
     fix: "Leave out the leading bytes that carry nothing.",
 };
-const BITS: Rule = Rule {
+static BITS: Rule = Rule {
     code: code::FILE_BIT_STRING,
     severity: Severity::Error,
     why: "A BIT STRING begins with a byte that counts the unused bits of its last byte: 00 for keys and signatures. \
           Code that wraps bytes by hand forgets it.",
     fix: "Put the byte 00 before the contents.",
 };
-const VALUE: Rule = Rule {
+static VALUE: Rule = Rule {
     code: code::FILE_VALUE,
     severity: Severity::Error,
     why: "DER writes TRUE as FF, FALSE as 00, NULL without contents, and each part of an OBJECT IDENTIFIER in the \
           fewest bytes (X.690 §8.2, §8.8, §8.19, §11.1).",
     fix: "Write the value as DER has it.",
 };
-const DEFAULT: Rule = Rule {
+static DEFAULT: Rule = Rule {
     code: code::FILE_DEFAULT,
     severity: Severity::Warning,
     why: "DER leaves out a value that is the default (X.690 §11.5). Many programs read it all the same, some refuse it.",
     fix: "Leave the element out.",
 };
-const BAD_STRING: Rule = Rule {
+static BAD_STRING: Rule = Rule {
     code: code::FILE_STRING,
     severity: Severity::Error,
     why: "The bytes are not characters of the string type that they claim to be.",
     fix: "Encode the text as a UTF8String, in UTF-8.",
 };
-const OTHER_STRING: Rule = Rule {
+static OTHER_STRING: Rule = Rule {
     code: code::FILE_STRING,
     severity: Severity::Warning,
     why: "RFC 5280 (§4.1.2.4, appendix A.1) says which string type and length each attribute of a name has. Most programs \
           are lenient; some compare names byte for byte, and then the issuer's and the subject's do not match.",
     fix: "Use the type that RFC 5280 gives.",
 };
-const BAD_TIME: Rule = Rule {
+static BAD_TIME: Rule = Rule {
     code: code::FILE_TIME,
     severity: Severity::Error,
     why: "A time is UTC to the second and ends with Z: UTCTime (YYMMDDHHMMSSZ) until 2049, GeneralizedTime \
           (YYYYMMDDHHMMSSZ) after (RFC 5280 §4.1.2.5).",
     fix: "Write the time in that form.",
 };
-const ORDER: Rule = Rule {
+static ORDER: Rule = Rule {
     code: code::FILE_SET_ORDER,
     severity: Severity::Warning,
     why: "DER sorts the members of a SET OF by their encoding (X.690 §11.6). Strict readers refuse another order.",
@@ -99,6 +99,9 @@ impl Sheet {
     /// A finding for each rule that was broken, with every place as evidence.
     fn breaches(&mut self, breaches: Vec<Breach>) {
         let mut left = breaches;
+        if self.is_secret {
+            left.iter_mut().for_each(|breach| breach.found = breach.rule.code.summary.to_owned());
+        }
         while let Some(first) = left.first() {
             let rule = first.rule;
             let (same, others): (Vec<Breach>, Vec<Breach>) =

@@ -10,6 +10,8 @@ pub(super) struct Sheet {
     pub(super) evidence: Vec<Evidence>,
     /// What was mended, for a person.
     pub(super) repairs: Vec<String>,
+    /// Whether what is looked at is a secret, of which nothing may be shown.
+    pub(super) is_secret: bool,
 }
 
 impl Sheet {
@@ -44,6 +46,8 @@ impl Sheet {
         let finding = match broken {
             _ if der.first() != Some(&SEQUENCE) => {
                 let first = der.first().map_or("nothing".into(), |tag| describe(*tag));
+                let begins = enclasp_pki::hex(der.get(..8).unwrap_or(der));
+                let begins = if self.is_secret { "not shown".into() } else { begins };
                 Finding::error(
                     code::FILE_UNKNOWN,
                     format!("it is not DER of any kind that is known: it begins with {first}"),
@@ -51,7 +55,7 @@ impl Sheet {
                     "Check that it is the right file, and not encrypted, compressed or an error page.",
                 )
                 .confidence(Confidence::Unknown)
-                .with_at("begins", enclasp_pki::hex(der.get(..8).unwrap_or(der)), Place {
+                .with_at("begins", begins, Place {
                     offset: 0,
                     length: der.len().min(8),
                     path: String::new(),

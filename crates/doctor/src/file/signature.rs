@@ -272,19 +272,7 @@ fn conclude(
 ) -> Outcome {
     let what = signed.what;
     let place = signed.algorithm.place();
-    if let Some((_, Some(hash))) = claimed
-        && hash.is_weak()
-    {
-        sheet.findings.push(
-            Finding::error(
-                code::SIGNATURE_WEAK,
-                format!("the {what} is signed with {}, which is broken", hash.name()),
-                "Collisions can be made for MD5 and SHA-1, so CAs, TLS stacks and their libraries refuse signatures over them.",
-                "Sign it again with SHA-256; that takes the key.",
-            )
-            .with_at("found", format!("{words}; expected SHA-256 or better"), place.clone()),
-        );
-    }
+    sheet.findings.extend(weak_by_name(what, signed.algorithm));
     let Some(explained) = explained else {
         let cannot_check = matches!(claimed, Some((_, Some(Hash::Md5))));
         if cannot_check {
@@ -379,6 +367,23 @@ fn conclude(
     }
     outcome.message = Some(message);
     outcome
+}
+
+/// A finding if the algorithm that is named has a broken hash.
+pub(super) fn weak_by_name(what: &str, algorithm: &Node) -> Option<Finding> {
+    let (oid, _) = algorithm_of(algorithm)?;
+    let (_, hash) = named(oid)?;
+    let hash = hash.filter(|hash| hash.is_weak())?;
+    let found = format!("{}; expected SHA-256 or better", oid_in_words(oid));
+    Some(
+        Finding::error(
+            code::SIGNATURE_WEAK,
+            format!("the {what} is signed with {}, which is broken", hash.name()),
+            "Collisions can be made for MD5 and SHA-1, so CAs, TLS stacks and their libraries refuse signatures over them.",
+            "Sign it again with SHA-256; that takes the key.",
+        )
+        .with_at("found", found, algorithm.place()),
+    )
 }
 
 fn describe(family: Family, hash: Option<Hash>) -> String {

@@ -1,11 +1,14 @@
 //! Points in time in certificates (RFC 5280 §4.1.2.5), read as far as they can be.
 
+use std::time::SystemTime;
+
 use der::DateTime;
 
 use super::node::{GENERALIZED_TIME, Node, UTC_TIME};
 
 /// A time that could be read.
 pub(super) struct Time {
+    pub(super) at: SystemTime,
     /// What is wrong with how it is written.
     pub(super) fault: Option<String>,
     /// How it should be written: the identifier octet and the text.
@@ -64,7 +67,7 @@ pub(super) fn read(node: &Node) -> Result<Time, String> {
     } else {
         (GENERALIZED_TIME, format!("{:04}{rest}", utc.year()))
     };
-    Ok(Time { fault: fault.map(|fault| fault.to_owned()), right })
+    Ok(Time { at, fault: fault.map(|fault| fault.to_owned()), right })
 }
 
 /// Seconds east of Greenwich, and what is wrong with how that is written.
@@ -112,6 +115,7 @@ mod tests {
         for (tag, text, at, right, faulty) in cases {
             match read(&Node::primitive(*tag, text.as_bytes())) {
                 Ok(time) => {
+                    assert_eq!(enclasp_pki::rfc3339(time.at), *at, "{text}");
                     assert_eq!((time.right.1.as_str(), time.fault.is_some()), (*right, *faulty), "{text}");
                 }
                 // Before 1970 there is nothing that this clock could say.

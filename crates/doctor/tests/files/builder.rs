@@ -1,6 +1,7 @@
 //! DER assembled by hand, rightly and, above all, wrongly.
 
 use aws_lc_rs::digest::{self, Digest};
+use aws_lc_rs::encoding::{AsBigEndian, EcPrivateKeyBin};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
     KeyPair,
@@ -83,6 +84,12 @@ impl Key {
     /// 04 ‖ X ‖ Y.
     pub(crate) fn point(&self) -> Vec<u8> {
         self.pair.public_key().as_ref().to_vec()
+    }
+
+    /// The private number, big-endian.
+    pub(crate) fn scalar(&self) -> Vec<u8> {
+        let number: EcPrivateKeyBin<'_> = self.pair.private_key().as_be_bytes().unwrap();
+        number.as_ref().to_vec()
     }
 
     pub(crate) fn algorithm(&self) -> Vec<u8> {

@@ -1,6 +1,8 @@
 //! Files that are right, and files that are wrong in one way each.
 
 mod builder;
+mod certificates;
+mod keys;
 mod mutations;
 mod requests;
 
@@ -10,7 +12,7 @@ use enclasp_doctor::file::{Examined, File, Kind, examine};
 
 /// Looks at a file with nothing else known.
 fn look(kind: Kind, bytes: &[u8]) -> Examined {
-    examine(kind, &File { name: "the file", bytes, now: SystemTime::now(), public_key: None })
+    examine(kind, &File::new("the file", bytes, SystemTime::now()))
 }
 
 /// The code of the verdict; `-` if nothing is wrong.

@@ -2,7 +2,7 @@
 
 use enclasp_doctor::file::Kind;
 
-use crate::{look, requests};
+use crate::{certificates, keys, look, requests};
 
 /// A small generator, the same on every run.
 struct Random(u64);
@@ -37,20 +37,33 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 
 #[test]
 fn no_mutation_is_too_much() {
-    let corpus: Vec<Vec<u8>> = requests::wrong()
-        .into_iter()
-        .map(|case| case.bytes)
-        .chain(requests::right().into_iter().map(|(_, bytes)| bytes))
+    let requests = requests::wrong().into_iter().map(|case| case.bytes);
+    let requests = requests.chain(requests::right().into_iter().map(|(_, bytes)| bytes));
+    let certificates = certificates::wrong().into_iter().map(|(_, bytes, ..)| bytes);
+    let lists = certificates::wrong_lists().into_iter().map(|(_, bytes, _)| bytes);
+    let keys = keys::cases().into_iter().map(|case| case.bytes);
+    let corpus: Vec<(Kind, Vec<u8>)> = requests
+        .map(|bytes| (Kind::Request, bytes))
+        .chain(certificates.map(|bytes| (Kind::Certificate, bytes)))
+        .chain(lists.map(|bytes| (Kind::RevocationList, bytes)))
+        .chain(keys.map(|bytes| (Kind::Key, bytes)))
         .collect();
+    let kinds = [Kind::Request, Kind::Certificate, Kind::Key, Kind::Pkcs12, Kind::RevocationList];
     let mut random = Random(0x5eed_cafe_f00d);
-    for round in 0..2000 {
-        let mut bytes = corpus[round % corpus.len()].clone();
+    for round in 0..1500 {
+        let (kind, bytes) = &corpus[round % corpus.len()];
+        let mut bytes = bytes.clone();
         mutate(&mut bytes, &mut random);
-        let examined = look(Kind::Request, &bytes);
-        // A report can be shown, and a repair leads to a file that is no worse.
+        // Now and then as what it is not.
+        let kind = if random.next(10) == 0 { kinds[random.next(kinds.len())] } else { *kind };
+        let examined = look(kind, &bytes);
         assert!(!examined.report.to_string().is_empty());
         if let Some(repair) = &examined.repair {
-            assert!(!repair.bytes.is_empty(), "{bytes:02x?}");
+            assert!(
+                !repair.bytes.is_empty() && repair.bytes != bytes,
+                "{kind:?} {bytes:02x?}\n{}",
+                examined.report
+            );
         }
     }
 }

@@ -6,17 +6,22 @@ use enclasp_doctor::{KeyObservation, examine_key};
 use enclasp_keystore::{Input, KeyUri, Keystore, SignContext, prove};
 
 use super::conclude;
+use super::file::{self, KeyFile, KeyOrFile};
 use crate::args::Global;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   enclasp doctor key soft:name=web
-  enclasp doctor key 'pkcs11:token=HSM;object=web?module-path=/usr/lib/softhsm/libsofthsm2.so'")]
+  enclasp doctor key 'pkcs11:token=HSM;object=web?module-path=/usr/lib/softhsm/libsofthsm2.so'
+  enclasp doctor key web.key --cert web.pem            a key file, and whether it is for that certificate")]
 pub(crate) struct Key {
-    /// The key URI.
-    uri: KeyUri,
+    /// The key in a keystore, or the file that holds one.
+    #[arg(value_name = "URI|FILE")]
+    key: KeyOrFile,
+    #[command(flatten)]
+    file: KeyFile,
 }
 
 /// How many signatures are timed, unless each asks a person.
@@ -26,13 +31,23 @@ const SAMPLES: usize = 20;
 const ENOUGH: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(global: &Global, key: Key) -> Outcome {
+    match key.key {
+        KeyOrFile::File(path) => file::key(global, path, key.file),
+        KeyOrFile::Uri(_) if key.file.is_wanted() => Err(Failure::usage(
+            "--cert, --password-file and --fix are for key files, not for keys in a keystore",
+        )),
+        KeyOrFile::Uri(uri) => keystore(global, &uri),
+    }
+}
+
+fn keystore(global: &Global, uri: &KeyUri) -> Outcome {
     let mut seen = KeyObservation {
-        key: key.uri.to_string(),
-        info: Err(enclasp_keystore::Error::Absent { key: key.uri.to_string() }),
+        key: uri.to_string(),
+        info: Err(enclasp_keystore::Error::Absent { key: uri.to_string() }),
         proofs: Vec::new(),
         latencies: Vec::new(),
     };
-    match global.state()?.keystore(&key.uri)?.open(&key.uri) {
+    match global.state()?.keystore(uri)?.open(uri) {
         Err(error) => seen.info = Err(error),
         Ok(key) => try_key(&*key, &mut seen)?,
     }
