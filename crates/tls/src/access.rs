@@ -123,6 +123,10 @@ impl FromStr for Rule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // Otherwise it would be part of the last value.
+        if text.trim_end().ends_with(" and") {
+            return Err(format!("`{text}` says `and`, and not what"));
+        }
         text.split(" and ").map(|term| term.trim().parse()).collect::<Result<_, _>>().map(Self)
     }
 }
