@@ -1,19 +1,25 @@
 //! One connection: its frames, its requests, its answers.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, PipeWriter, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::agent::{FrameReader, Request, Response, SignRequest, VERSION, decode, encode};
 use enclasp_keystore::{Cancel, Error, Input, Key, KeyInfo, KeyUri, Requester, Result, SignContext};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
 use crate::admission::{Caller, Peer};
+use crate::lane::{Ends, Lane};
 use crate::queue::Job;
-use crate::server::Server;
+use crate::server::{STACK, Server, Slot};
 
 /// How long a peer may take to say hello, to finish a frame, and to take its answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,15 +45,15 @@ pub(crate) fn set_timeouts(stream: &UnixStream) -> io::Result<()> {
 }
 
 /// Answers requests until the peer goes away or breaks the protocol.
-pub(crate) fn serve(server: &Arc<Server>, stream: Arc<UnixStream>, caller: Caller, number: u64) {
+pub(crate) fn serve(slot: Arc<Slot>, stream: Arc<UnixStream>, caller: Caller) {
     let session = Session {
-        server,
+        slot,
         caller,
-        number,
         requester: RefCell::default(),
-        output: Arc::new(Output::new(stream)),
+        output: Arc::new(Output::new(Carrier::Socket(stream))),
         cancel: Cancel::default(),
         prompts: Arc::default(),
+        lane: RefCell::default(),
     };
     let ended = session.run();
     session.cancel.cancel();
@@ -61,8 +67,8 @@ pub(crate) fn serve(server: &Arc<Server>, stream: Arc<UnixStream>, caller: Calle
 /// Answers the first request with a refusal because of `reason`.
 pub(crate) fn refuse(stream: Arc<UnixStream>, reason: String) {
     tracing::warn!(%reason, "a connection is refused");
-    let output = Output::new(stream);
-    let mut incoming = Incoming { output: &output, frame_began: Some(Instant::now()) };
+    let output = Output::new(Carrier::Socket(stream.clone()));
+    let mut incoming = Incoming { stream: &stream, output: &output, frame_began: Some(Instant::now()) };
     if let Ok(Some((id, _))) = FrameReader::default().next(&mut incoming) {
         let error = Error::Busy { key: "agent".into(), operation: "serve".into(), reason };
         // The peer may be gone, which is just as well.
@@ -70,23 +76,25 @@ pub(crate) fn refuse(stream: Arc<UnixStream>, reason: String) {
     }
 }
 
-struct Session<'a> {
-    server: &'a Arc<Server>,
+/// What one thread of a connection serves: the socket, or the lane.
+struct Session {
+    slot: Arc<Slot>,
     caller: Caller,
-    /// Tells this connection from the others.
-    number: u64,
     /// Where a person can be asked for what is no signature.
     requester: RefCell<Requester>,
     output: Arc<Output>,
     /// Ends what waits for hardware or a person when the connection ends.
     cancel: Cancel,
     prompts: Arc<AtomicUsize>,
+    /// The connection's lane, for its socket's thread to end with the connection.
+    lane: RefCell<Option<Lane>>,
 }
 
-impl Session<'_> {
+impl Session {
     fn run(&self) -> io::Result<()> {
         let mut reader = FrameReader::default();
-        let mut incoming = Incoming { output: &self.output, frame_began: Some(Instant::now()) };
+        let stream = self.output.stream();
+        let mut incoming = Incoming { stream, output: &self.output, frame_began: Some(Instant::now()) };
         let mut greeted = false;
         loop {
             let (id, body) = match reader.next(&mut incoming) {
@@ -123,6 +131,22 @@ impl Session<'_> {
         }
     }
 
+    /// Answers the requests that come by the lane, until it or the connection ends.
+    fn run_lane(&self, mut requests: impl Read) -> io::Result<()> {
+        let mut reader = FrameReader::default();
+        loop {
+            let Some((id, body)) = reader.next(&mut requests)? else { return Ok(()) };
+            let arrived = Instant::now();
+            let answer = match decode(body) {
+                Ok(Request::Sign(request)) => self.sign(id, &request, arrived),
+                Ok(_) => Err(Error::Protocol { reason: "nothing but signatures goes by a lane".into() }),
+                Err(error) => Err(error),
+            };
+            self.answer(id, answer)?;
+            self.output.flush()?;
+        }
+    }
+
     /// Sends a last refusal.
     fn reject(&self, id: u32, error: Error) -> io::Result<()> {
         let peer = &self.caller.peer;
@@ -147,7 +171,7 @@ impl Session<'_> {
         let (name, operation, work): (_, _, Box<Work>) = match request {
             Request::Hello(_) => return Ok(Some(Response::Hello(VERSION))),
             Request::Status => {
-                let mut status = self.server.status();
+                let mut status = self.server().status();
                 if !self.caller.owner {
                     status.keys.clear();
                 }
@@ -159,10 +183,11 @@ impl Session<'_> {
             }
             Request::Unlock { key, pin } => {
                 self.caller.may_manage(&key, "unlock")?;
-                self.server.pins.keep(&key, &pin.into_inner())?;
+                self.server().pins.keep(&key, &pin.into_inner())?;
                 return Ok(Some(Response::Done));
             }
             Request::Sign(request) => return self.sign(id, &request, arrived),
+            Request::Lane => return self.open_lane(id),
             Request::List => ("list".into(), "list", Box::new(list)),
             Request::Open(uri) => {
                 let name = uri.to_string();
@@ -220,8 +245,8 @@ impl Session<'_> {
                 (name, "store a certificate beside", Box::new(store))
             }
         };
-        if self.server.served.is_fast() {
-            return work(self.server, &self.caller).map(Some);
+        if self.server().served.is_fast() {
+            return work(self.server(), &self.caller).map(Some);
         }
         let ctx = SignContext {
             reason: operation.into(),
@@ -235,24 +260,23 @@ impl Session<'_> {
 
     fn sign(&self, id: u32, request: &SignRequest<'_>, arrived: Instant) -> Result<Option<Response>> {
         let limit = request.timeout_ms.map(|limit| Duration::from_millis(limit.into()));
-        let mut ctx = SignContext {
-            reason: request.reason.to_owned(),
-            deadline: limit.map(|limit| arrived + limit),
-            cancel: self.cancel.clone(),
-            requester: Requester::default(),
-        };
         let mut permits = None;
-        if self.server.served.is_fast() {
-            let key = self.server.served.key(request.key)?;
+        if self.server().served.is_fast() {
+            let key = self.server().served.key(request.key)?;
             if !usable(&*key, &self.caller, &key.info().uri)?.policy.prompts() {
+                let ctx = SignContext {
+                    deadline: limit.map(|limit| arrived + limit),
+                    cancel: self.cancel.clone(),
+                    ..SignContext::default()
+                };
                 let begun = Instant::now();
                 let signed = key.sign(request.scheme, request.input, &ctx);
-                self.server.usages.record(request.key, arrived, begun, &signed);
+                self.server().usages.record(request.key, arrived, begun, &signed);
                 let signature = signed?;
-                self.server.signatures.fetch_add(1, Ordering::Relaxed);
+                self.server().signatures.fetch_add(1, Ordering::Relaxed);
                 let Peer { uid, pid, .. } = self.caller.peer;
-                let elapsed_us = elapsed_us(arrived);
-                tracing::debug!(key = request.key, uid, pid, scheme = %request.scheme, elapsed_us, "signed");
+                let (key, scheme) = (request.key, request.scheme);
+                tracing::debug!(key, uid, pid, %scheme, elapsed_us = elapsed_us(arrived), "signed");
                 return Ok(Some(Response::Signature(signature.into_bytes())));
             }
             let enough = || Error::Busy {
@@ -262,11 +286,15 @@ impl Session<'_> {
             };
             permits = Some((
                 Permit::take(&self.prompts, MAX_PROMPTS).ok_or_else(enough)?,
-                Permit::take(&self.server.prompts, MAX_PROMPTS_IN_ALL).ok_or_else(enough)?,
+                Permit::take(&self.server().prompts, MAX_PROMPTS_IN_ALL).ok_or_else(enough)?,
             ));
         }
-        ctx.deadline = Some(arrived + limit.unwrap_or(SLOW_TIMEOUT).min(MAX_SLOW_TIMEOUT));
-        ctx.requester = self.asked_at(&request.requester);
+        let ctx = SignContext {
+            reason: request.reason.to_owned(),
+            deadline: Some(arrived + limit.unwrap_or(SLOW_TIMEOUT).min(MAX_SLOW_TIMEOUT)),
+            cancel: self.cancel.clone(),
+            requester: self.asked_at(&request.requester),
+        };
         let (input, bytes): (fn(&[u8]) -> Input<'_>, _) = match request.input {
             Input::Message(message) => (|bytes| Input::Message(bytes), message.to_vec()),
             Input::Digest(digest) => (|bytes| Input::Digest(bytes), digest.to_vec()),
@@ -297,7 +325,8 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// Has work done in its turn in the queue `name`, whose thread sends the answer.
+    /// Has work done in its turn in the queue `name`, and its answer sent: by a thread of the queue,
+    /// or by this one if it serves the lane, where nothing else can come meanwhile.
     fn do_aside(
         &self,
         id: u32,
@@ -306,7 +335,7 @@ impl Session<'_> {
         ctx: SignContext,
         work: impl FnOnce(&Server, &Caller, &SignContext) -> Result<Response> + Send + 'static,
     ) -> Result<()> {
-        let (server, caller, output) = (self.server.clone(), self.caller.clone(), self.output.clone());
+        let (server, caller, output) = (self.slot.server.clone(), self.caller.clone(), self.output.clone());
         let (deadline, cancel) = (ctx.deadline.unwrap_or_else(Instant::now), ctx.cancel.clone());
         let key = name.clone();
         let answer = move || {
@@ -325,11 +354,55 @@ impl Session<'_> {
             let _ = output.send(id, &response);
         };
         let job = Job { deadline, cancel, work: Box::new(answer) };
-        self.server.queues.submit(&name, self.number, job).map_err(|reason| {
+        let queues = &self.server().queues;
+        let taken = match self.output.carrier {
+            Carrier::Socket(_) => queues.submit(&name, self.slot.number, job),
+            Carrier::Lane { .. } => queues.perform(&name, self.slot.number, job),
+        };
+        taken.map_err(|reason| {
             let busy = Error::Busy { key: name.clone(), operation: operation.into(), reason };
-            self.server.usages.turned_away(&name, &busy);
+            self.server().usages.turned_away(&name, &busy);
             busy
         })
+    }
+
+    /// Opens the connection's lane and tells the peer, with its ends of it.
+    fn open_lane(&self, id: u32) -> Result<Option<Response>> {
+        let refused =
+            |reason: String| Error::Busy { key: "agent".into(), operation: "open a lane of".into(), reason };
+        if self.lane.borrow().is_some() {
+            return Err(refused("the connection has one".into()));
+        }
+        let opened = self.server().lanes.open().map_err(|e| refused(e.to_string()))?;
+        let (lane, Ends { requests, answers, permit }, for_peer) = opened;
+        let stream = self.output.stream().clone();
+        let session = Self {
+            slot: self.slot.clone(),
+            caller: self.caller.clone(),
+            requester: RefCell::default(),
+            output: Arc::new(Output::new(Carrier::Lane { answers, stream })),
+            cancel: self.cancel.clone(),
+            prompts: self.prompts.clone(),
+            lane: RefCell::default(),
+        };
+        let serve = move || {
+            if let Err(error) = session.run_lane(requests) {
+                tracing::debug!(%error, "a lane ended");
+            }
+            // The connection ends with it.
+            let _ = session.output.stream().shutdown(Shutdown::Both);
+            drop(permit);
+        };
+        let thread = thread::Builder::new().name("lane".into()).stack_size(STACK).spawn(serve);
+        thread.map_err(|e| refused(e.to_string()))?;
+        self.lane.replace(Some(lane));
+        // Who does not get it has gone, or takes no answers, which the next one shows.
+        let _ = self.output.send_with(id, &Response::Done, &for_peer);
+        Ok(None)
+    }
+
+    fn server(&self) -> &Arc<Server> {
+        &self.slot.server
     }
 
     /// The requester with the process id that the kernel tells.
@@ -358,8 +431,18 @@ fn elapsed_us(since: Instant) -> u64 {
 
 /// What goes to the peer. Answers gather until the reader has nothing left to do.
 struct Output {
-    stream: Arc<UnixStream>,
+    carrier: Carrier,
     pending: Mutex<Pending>,
+}
+
+/// What carries answers.
+enum Carrier {
+    Socket(Arc<UnixStream>),
+    Lane {
+        answers: PipeWriter,
+        /// That of the same connection.
+        stream: Arc<UnixStream>,
+    },
 }
 
 #[derive(Default)]
@@ -369,26 +452,51 @@ struct Pending {
 }
 
 impl Output {
-    fn new(stream: Arc<UnixStream>) -> Self {
-        Self { stream, pending: Mutex::default() }
+    fn new(carrier: Carrier) -> Self {
+        Self { carrier, pending: Mutex::default() }
+    }
+
+    /// The connection's socket.
+    fn stream(&self) -> &Arc<UnixStream> {
+        let (Carrier::Socket(stream) | Carrier::Lane { stream, .. }) = &self.carrier;
+        stream
     }
 
     /// Adds an answer to those that [`flush`](Self::flush) sends.
     fn queue(&self, id: u32, response: &Response) -> io::Result<()> {
         let mut pending = self.pending();
         pending.add(id, response);
-        if pending.bytes.len() > MAX_PENDING { pending.write_to(&self.stream) } else { Ok(()) }
+        if pending.bytes.len() > MAX_PENDING { pending.write_to(&self.carrier) } else { Ok(()) }
     }
 
     /// Sends an answer and those before it at once.
     fn send(&self, id: u32, response: &Response) -> io::Result<()> {
         let mut pending = self.pending();
         pending.add(id, response);
-        pending.write_to(&self.stream)
+        pending.write_to(&self.carrier)
+    }
+
+    /// The same on the socket, with descriptors that belong to it.
+    fn send_with(&self, id: u32, response: &Response, descriptors: &[OwnedFd; 3]) -> io::Result<()> {
+        let mut pending = self.pending();
+        pending.write_to(&self.carrier)?;
+        pending.add(id, response);
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut along = SendAncillaryBuffer::new(&mut room);
+        let descriptors = descriptors.each_ref().map(AsFd::as_fd);
+        along.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let bytes = std::mem::take(&mut pending.bytes);
+        let sent = sendmsg(self.stream(), &[IoSlice::new(&bytes)], &mut along, SendFlags::NOSIGNAL);
+        match sent {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+            Err(error) => Err(error.into()),
+        }
+        .inspect_err(|_| drop(self.stream().shutdown(Shutdown::Both)))
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.pending().write_to(&self.stream)
+        self.pending().write_to(&self.carrier)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -405,11 +513,15 @@ impl Pending {
         }
     }
 
-    fn write_to(&mut self, mut stream: &UnixStream) -> io::Result<()> {
+    fn write_to(&mut self, carrier: &Carrier) -> io::Result<()> {
         if self.bytes.is_empty() {
             return Ok(());
         }
-        let written = stream.write_all(&self.bytes);
+        let (written, stream) = match carrier {
+            Carrier::Socket(stream) => ((&**stream).write_all(&self.bytes), stream),
+            // Whole, as it has room in an empty pipe, or the peer did not take the one before.
+            Carrier::Lane { answers, stream } => ((&*answers).write_all(&self.bytes), stream),
+        };
         self.bytes.clear();
         // A peer that does not take its answers gets no further part of them.
         written.inspect_err(|_| drop(stream.shutdown(Shutdown::Both)))
@@ -419,6 +531,7 @@ impl Pending {
 /// What comes from the peer. Before it waits for more it sends the answers there are, so that
 /// those to requests that arrived together leave together.
 struct Incoming<'a> {
+    stream: &'a UnixStream,
     output: &'a Output,
     /// When the frame that is under way began to arrive.
     frame_began: Option<Instant>,
@@ -431,7 +544,7 @@ impl Read for Incoming<'_> {
             if self.frame_began.is_some_and(|began| began.elapsed() >= PATIENCE) {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "it stopped in the middle of a frame"));
             }
-            match (&*self.output.stream).read(buffer) {
+            match (&mut &*self.stream).read(buffer) {
                 // An idle connection may stay.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
@@ -445,10 +558,10 @@ impl Read for Incoming<'_> {
 }
 
 /// One of a limited number of places, given back when dropped.
-struct Permit(Arc<AtomicUsize>);
+pub(crate) struct Permit(Arc<AtomicUsize>);
 
 impl Permit {
-    fn take(taken: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+    pub(crate) fn take(taken: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         let more = |count| (count < limit).then_some(count + 1);
         taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Self(taken.clone()))

@@ -2,8 +2,8 @@
 //!
 //! [`run`] serves a keystore by the protocol of [`enclasp_keystore::agent`]: it takes its folder for
 //! itself, makes itself hard to look into, opens the keys, closes its sandbox, and only then lets
-//! others connect. Each connection has a thread; what takes long (hardware, a person) is done by
-//! others, in a queue for each key, so that nothing waits behind it. `docs/agent.md` says what this
+//! others connect. Each connection has a thread, and another one for its lane; what takes long (hardware,
+//! a person) is done in a queue for each key, so that nothing waits behind it. `docs/agent.md` says what this
 //! protects from and what not.
 //!
 //! Invariant: after [`run`] calls `ready`, this process cannot start programs, and can open neither
@@ -17,6 +17,7 @@ mod admission;
 mod backend;
 mod connection;
 mod error;
+mod lane;
 mod listen;
 mod needs;
 mod pins;

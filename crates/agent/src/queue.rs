@@ -1,10 +1,13 @@
 //! Work that may take long, in a bounded queue for each key.
 //!
-//! A key's queue has a few threads, as many as its keystore can use, which come when there is work
-//! and go when there is none. Connections take turns in it, so that one that wants a thousand
-//! signatures does not keep another from its first. Who comes when it is full is refused at once.
+//! As much is done at once with one key as its keystore can use. Who brings work either leaves it
+//! here ([`Queues::submit`]), for a few threads that come when there is such work and go when there is
+//! none, or waits for its turn and does it itself ([`Queues::perform`]), which wakes one thread less.
+//! Connections take turns, so that one that wants a thousand signatures does not keep another from its
+//! first. Who comes when the queue is full is refused at once.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +26,9 @@ const MAX_THREADS: usize = 64;
 /// How long a thread waits for more to do.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How often who waits for its turn looks whether it is still wanted.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long after a job's deadline its thread is given up for lost.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -40,7 +46,7 @@ pub(crate) struct Job {
 pub(crate) struct Queues(Arc<Shared>);
 
 struct Shared {
-    /// How many threads one queue may have.
+    /// How many jobs of one queue are done at once.
     width: usize,
     state: Mutex<State>,
 }
@@ -56,12 +62,30 @@ struct State {
 
 #[derive(Default)]
 struct Queue {
-    /// The jobs of each connection; the connection at the front is next.
-    waiting: VecDeque<(u64, VecDeque<Job>)>,
+    /// What waits, of each connection; the connection at the front is next.
+    waiting: VecDeque<(u64, VecDeque<Waiting>)>,
     length: usize,
+    /// How many jobs are being done.
+    busy: usize,
+    /// The threads that do what was left here.
     threads: usize,
     idle: usize,
     more: Arc<Condvar>,
+}
+
+enum Waiting {
+    /// For a thread of the queue.
+    Job(Job),
+    /// For the thread that waits for this.
+    Turn(Arc<Turn>),
+}
+
+/// The turn of a thread that does its job itself.
+struct Turn {
+    cancel: Cancel,
+    /// Changes while the state is locked.
+    has_come: AtomicBool,
+    told: Condvar,
 }
 
 impl Queues {
@@ -69,7 +93,7 @@ impl Queues {
         Self(Arc::new(Shared { width, state: Mutex::default() }))
     }
 
-    /// Puts a job of a connection into the queue `name`.
+    /// Leaves a job of a connection in the queue `name`.
     ///
     /// # Errors
     /// Why it cannot be taken now.
@@ -77,21 +101,7 @@ impl Queues {
         let mut state = self.0.state();
         let all_threads = state.threads;
         let queue = state.queues.entry(name.to_owned()).or_default();
-        if queue.length >= LENGTH {
-            queue.drop_cancelled();
-        }
-        if queue.length >= LENGTH {
-            return Err(format!("{LENGTH} others wait for the key already"));
-        }
-        let own = queue.waiting.iter_mut().find(|(of, _)| *of == connection);
-        match own {
-            Some((_, jobs)) if jobs.len() >= LENGTH_OF_A_CONNECTION => {
-                return Err(format!("{LENGTH_OF_A_CONNECTION} of this connection wait for the key already"));
-            }
-            Some((_, jobs)) => jobs.push_back(job),
-            None => queue.waiting.push_back((connection, VecDeque::from([job]))),
-        }
-        queue.length += 1;
+        queue.push(connection, Waiting::Job(job))?;
         if queue.idle >= queue.length {
             let more = queue.more.clone();
             drop(state);
@@ -118,9 +128,52 @@ impl Queues {
             // Another thread of this queue will come to it.
             Err(_) if queue.threads > 0 => Ok(()),
             Err(reason) => {
-                state.queues.remove(name);
+                queue.take_back(connection, |waiting| matches!(waiting, Waiting::Job(_)));
+                state.tidy(name);
                 Err(reason)
             }
+        }
+    }
+
+    /// Waits for the turn of a job of a connection in the queue `name`, and does it on this thread.
+    ///
+    /// # Errors
+    /// Why it cannot be taken now.
+    pub(crate) fn perform(&self, name: &str, connection: u64, job: Job) -> Result<(), String> {
+        let mut state = self.0.state();
+        let queue = state.queues.entry(name.to_owned()).or_default();
+        if queue.length == 0 && queue.busy < self.0.width {
+            queue.busy += 1;
+            drop(self.0.do_job(state, name, job));
+            return Ok(());
+        }
+        let turn = Arc::new(Turn {
+            cancel: job.cancel.clone(),
+            has_come: AtomicBool::new(false),
+            told: Condvar::new(),
+        });
+        queue.push(connection, Waiting::Turn(turn.clone()))?;
+        loop {
+            let rest = job.deadline.saturating_duration_since(Instant::now());
+            if turn.has_come.load(Ordering::Relaxed) {
+                drop(self.0.do_job(state, name, job));
+                return Ok(());
+            }
+            if job.cancel.is_cancelled() || rest.is_zero() {
+                if let Some(queue) = state.queues.get_mut(name) {
+                    let own = |waiting: &Waiting| matches!(waiting, Waiting::Turn(other) if Arc::ptr_eq(other, &turn));
+                    queue.take_back(connection, own);
+                }
+                state.tidy(name);
+                drop(state);
+                if !job.cancel.is_cancelled() {
+                    // It says that it is late.
+                    (job.work)();
+                }
+                return Ok(());
+            }
+            let waited = turn.told.wait_timeout(state, rest.min(LOOK_AGAIN));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -152,18 +205,9 @@ impl Shared {
     fn work(&self, name: &str) {
         let mut state = self.state();
         while let Some(queue) = state.queues.get_mut(name) {
-            if let Some(job) = queue.next() {
-                if job.cancel.is_cancelled() {
-                    continue;
-                }
-                state.begun += 1;
-                let number = state.begun;
-                state.running.insert(number, job.deadline);
-                drop(state);
-                // A job that panics has answered nobody; its queue goes on.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.work));
-                state = self.state();
-                state.running.remove(&number);
+            queue.give_turns(self.width);
+            if let Some(job) = queue.next_job(self.width) {
+                state = self.do_job(state, name, job);
                 continue;
             }
             queue.idle += 1;
@@ -174,34 +218,118 @@ impl Shared {
             queue.idle -= 1;
             if waited.timed_out() && queue.length == 0 {
                 queue.threads -= 1;
-                if queue.threads == 0 {
-                    state.queues.remove(name);
-                }
+                state.tidy(name);
                 break;
             }
         }
         state.threads -= 1;
     }
+
+    /// Does a job whose turn has come, and gives the turn to the next.
+    fn do_job<'a>(&'a self, mut state: MutexGuard<'a, State>, name: &str, job: Job) -> MutexGuard<'a, State> {
+        if !job.cancel.is_cancelled() {
+            state.begun += 1;
+            let number = state.begun;
+            state.running.insert(number, job.deadline);
+            drop(state);
+            // A job that panics has answered nobody; its queue goes on.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.work));
+            state = self.state();
+            state.running.remove(&number);
+        }
+        if let Some(queue) = state.queues.get_mut(name) {
+            queue.busy -= 1;
+            queue.give_turns(self.width);
+            if queue.length > 0 && queue.idle > 0 {
+                queue.more.notify_one();
+            }
+        }
+        state.tidy(name);
+        state
+    }
+}
+
+impl State {
+    /// Removes a queue that nobody needs any more.
+    fn tidy(&mut self, name: &str) {
+        if self.queues.get(name).is_some_and(|queue| queue.length + queue.busy + queue.threads == 0) {
+            self.queues.remove(name);
+        }
+    }
 }
 
 impl Queue {
-    /// The next connection's first job; the connection goes to the end.
-    fn next(&mut self) -> Option<Job> {
-        let (connection, mut jobs) = self.waiting.pop_front()?;
-        let job = jobs.pop_front();
-        if !jobs.is_empty() {
-            self.waiting.push_back((connection, jobs));
+    fn push(&mut self, connection: u64, waiting: Waiting) -> Result<(), String> {
+        if self.length >= LENGTH {
+            self.drop_cancelled();
         }
-        self.length -= usize::from(job.is_some());
-        job
+        if self.length >= LENGTH {
+            return Err(format!("{LENGTH} others wait for the key already"));
+        }
+        match self.waiting.iter_mut().find(|(of, _)| *of == connection) {
+            Some((_, own)) if own.len() >= LENGTH_OF_A_CONNECTION => {
+                return Err(format!("{LENGTH_OF_A_CONNECTION} of this connection wait for the key already"));
+            }
+            Some((_, own)) => own.push_back(waiting),
+            None => self.waiting.push_back((connection, VecDeque::from([waiting]))),
+        }
+        self.length += 1;
+        Ok(())
+    }
+
+    /// Takes back what of a connection came last, of that which is meant.
+    fn take_back(&mut self, connection: u64, meant: impl Fn(&Waiting) -> bool) {
+        let Some((_, own)) = self.waiting.iter_mut().find(|(of, _)| *of == connection) else { return };
+        if let Some(last) = own.iter().rposition(meant) {
+            own.remove(last);
+            self.length -= 1;
+        }
+        self.waiting.retain(|(_, own)| !own.is_empty());
+    }
+
+    /// Gives their turn to the threads that are next, up to the next job for one of the queue's.
+    fn give_turns(&mut self, width: usize) {
+        while self.busy < width
+            && let Some(Waiting::Turn(_)) = self.waiting.front().and_then(|(_, own)| own.front())
+            && let Some(Waiting::Turn(turn)) = self.next()
+        {
+            // One that was cancelled leaves by itself.
+            self.busy += 1;
+            turn.has_come.store(true, Ordering::Relaxed);
+            turn.told.notify_one();
+        }
+    }
+
+    /// The next job for a thread of the queue, counted as being done.
+    fn next_job(&mut self, width: usize) -> Option<Job> {
+        if self.busy >= width {
+            return None;
+        }
+        let Some(Waiting::Job(job)) = self.next() else { return None };
+        self.busy += 1;
+        Some(job)
+    }
+
+    /// What is next of the connection that is next; the connection goes to the end.
+    fn next(&mut self) -> Option<Waiting> {
+        let (connection, mut own) = self.waiting.pop_front()?;
+        let next = own.pop_front();
+        if !own.is_empty() {
+            self.waiting.push_back((connection, own));
+        }
+        self.length -= usize::from(next.is_some());
+        next
     }
 
     fn drop_cancelled(&mut self) {
-        for (_, jobs) in &mut self.waiting {
-            jobs.retain(|job| !job.cancel.is_cancelled());
+        for (_, own) in &mut self.waiting {
+            own.retain(|waiting| match waiting {
+                Waiting::Job(job) => !job.cancel.is_cancelled(),
+                Waiting::Turn(turn) => !turn.cancel.is_cancelled(),
+            });
         }
-        self.waiting.retain(|(_, jobs)| !jobs.is_empty());
-        self.length = self.waiting.iter().map(|(_, jobs)| jobs.len()).sum();
+        self.waiting.retain(|(_, own)| !own.is_empty());
+        self.length = self.waiting.iter().map(|(_, own)| own.len()).sum();
     }
 }
 
@@ -233,6 +361,22 @@ mod tests {
             says: &'static str,
             gate: Option<Receiver<()>>,
         ) -> (Result<(), String>, Cancel) {
+            let (job, cancel) = self.job(says, gate, Duration::from_secs(60));
+            (self.queues.submit(key, connection, job), cancel)
+        }
+
+        /// Has a thread of its own do a job in its turn, which takes longer than this to come or to end.
+        fn perform(&self, key: &'static str, connection: u64, (job, cancel): (Job, Cancel)) -> Cancel {
+            let before = self.present(key);
+            let queues = self.queues.clone();
+            thread::spawn(move || queues.perform(key, connection, job).unwrap());
+            while self.present(key) == before {
+                thread::yield_now();
+            }
+            cancel
+        }
+
+        fn job(&self, says: &'static str, gate: Option<Receiver<()>>, limit: Duration) -> (Job, Cancel) {
             let (said, cancel) = (self.said.0.clone(), Cancel::default());
             let work = move || {
                 if let Some(gate) = gate {
@@ -240,9 +384,22 @@ mod tests {
                 }
                 let _ = said.send(says);
             };
-            let deadline = Instant::now() + Duration::from_secs(60);
-            let job = Job { deadline, cancel: cancel.clone(), work: Box::new(work) };
-            (self.queues.submit(key, connection, job), cancel)
+            let deadline = Instant::now() + limit;
+            (Job { deadline, cancel: cancel.clone(), work: Box::new(work) }, cancel)
+        }
+
+        /// How many jobs of a key wait or are being done.
+        fn present(&self, key: &str) -> usize {
+            self.queues.0.state().queues.get(key).map_or(0, |queue| queue.length + queue.busy)
+        }
+
+        fn is_deserted(&self) {
+            let until = Instant::now() + Duration::from_secs(20);
+            while !self.queues.0.state().queues.is_empty() {
+                assert!(Instant::now() < until, "a queue is left over");
+                thread::sleep(Duration::from_millis(5));
+            }
+            assert!(self.queues.0.state().running.is_empty());
         }
 
         fn hears(&self, count: usize) -> Vec<&'static str> {
@@ -310,5 +467,37 @@ mod tests {
         assert_eq!(bench.hears(1), ["passes"]);
         open.send(()).unwrap();
         assert_eq!(bench.hears(1), ["waits"]);
+    }
+
+    #[test]
+    fn who_does_its_job_itself_waits_for_its_turn_among_the_others() {
+        let bench = Bench::new(1);
+        let (open, gate) = mpsc::channel();
+        let minute = Duration::from_secs(60);
+        bench.perform("k", 9, bench.job("gate", Some(gate), minute));
+        bench.perform("k", 1, bench.job("a1", None, minute));
+        bench.submit("k", 1, "a2").0.unwrap();
+        bench.perform("k", 2, bench.job("b1", None, minute));
+        bench.perform("k", 3, bench.job("c1", None, minute)).cancel();
+        bench.submit("k", 2, "b2").0.unwrap();
+        // It leaves when nobody waits for it any more, and says so when it is late.
+        bench.queues.perform("k", 4, bench.job("late", None, Duration::from_millis(1)).0).unwrap();
+        assert_eq!(bench.hears(1), ["late"]);
+        open.send(()).unwrap();
+        assert_eq!(bench.hears(5), ["gate", "a1", "b1", "a2", "b2"]);
+        bench.is_deserted();
+    }
+
+    #[test]
+    fn a_job_that_panics_gives_its_turn_on() {
+        let bench = Bench::new(1);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let job = || Job { deadline, cancel: Cancel::default(), work: Box::new(|| panic!("expected")) };
+        bench.queues.perform("k", 1, job()).unwrap();
+        bench.queues.submit("k", 1, job()).unwrap();
+        bench.submit("k", 1, "next").0.unwrap();
+        assert_eq!(bench.hears(1), ["next"]);
+        bench.queues.perform("k", 2, bench.job("last", None, Duration::from_secs(60)).0).unwrap();
+        assert_eq!(bench.hears(1), ["last"]);
     }
 }

@@ -14,6 +14,7 @@ use enclasp_keystore::agent::Status;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::admission::Caller;
+use crate::lane::Lanes;
 use crate::listen::Endpoint;
 use crate::pins::Pins;
 use crate::queue::Queues;
@@ -42,6 +43,7 @@ pub(crate) struct Server {
     pub(crate) pins: Pins,
     /// Where what takes long is done.
     pub(crate) queues: Queues,
+    pub(crate) lanes: Lanes,
     pub(crate) signatures: AtomicU64,
     pub(crate) usages: Usages,
     /// The user that this process runs as, asked for before the sandbox forbids it.
@@ -81,6 +83,7 @@ impl Server {
             served,
             pins,
             queues,
+            lanes: Lanes::new().map_err(Error::system("make a pipe"))?,
             signatures: AtomicU64::new(0),
             usages: Usages::default(),
             uid,
@@ -196,7 +199,7 @@ impl Server {
             (Slot { server: self.clone(), number }, refusal)
         };
         thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || match refusal {
-            None => connection::serve(&slot.server, stream, caller, slot.number),
+            None => connection::serve(Arc::new(slot), stream, caller),
             Some(reason) => connection::refuse(stream, reason),
         })?;
         Ok(())
@@ -226,10 +229,11 @@ impl Server {
     }
 }
 
-/// A connection's place in the table, given back however its thread ends.
-struct Slot {
-    server: Arc<Server>,
-    number: u64,
+/// A connection's place in the table, given back however its threads end.
+pub(crate) struct Slot {
+    pub(crate) server: Arc<Server>,
+    /// Tells the connection from the others.
+    pub(crate) number: u64,
 }
 
 impl Drop for Slot {

@@ -20,10 +20,14 @@ impl Usages {
     pub(crate) fn record(&self, key: &str, arrived: Instant, begun: Instant, done: &Result<Signature>) {
         let signing = begun.elapsed();
         let mut usages = self.usages();
-        if !usages.contains_key(key) && usages.len() < MAX_KEYS {
-            usages.insert(key.to_owned(), KeyUsage { key: key.to_owned(), ..KeyUsage::default() });
-        }
-        let Some(usage) = usages.get_mut(key) else { return };
+        let count = usages.len();
+        let usage = match usages.get_mut(key) {
+            Some(usage) => usage,
+            None if count >= MAX_KEYS => return,
+            None => usages
+                .entry(key.to_owned())
+                .or_insert_with(|| KeyUsage { key: key.to_owned(), ..KeyUsage::default() }),
+        };
         usage.queueing.record(begun.saturating_duration_since(arrived));
         usage.signing.record(signing);
         let outcome = match done {

@@ -20,12 +20,29 @@
 //! version, or refuses and closes. New kinds of request are added at the end of the enum and
 //! raise the version.
 //!
+//! # Lane
+//!
+//! A pair of pipes passes a small request and its answer on for half of what a socket takes. After
+//! [`Request::Lane`] the agent answers [`Response::Done`] together with three descriptors
+//! (`SCM_RIGHTS`): the end of a pipe to write requests to, that of another to read answers from, and
+//! the first one's other end, which a client keeps open and does not use, so that it gets no SIGPIPE
+//! when the agent ends. There is one lane to a connection, and an agent may refuse it.
+//!
+//! By the lane go [`Request::Sign`] and the answers to it, in the same frames, and nothing else. A
+//! client waits for an answer before it sends the next request, which has at most 4096 bytes
+//! (`PIPE_BUF`), length and all; it goes by the socket if it has more. An answer for which the pipe
+//! has no room ends the connection. The socket stays in use for all else, and closing it closes the
+//! lane.
+//!
+//! # Who asks
+//!
 //! Who asks is the peer of the socket as the kernel tells it (`SO_PEERCRED`). Closing the socket
 //! cancels what is under way. No request returns a private key or a PIN.
 
 mod client;
 mod connection;
 mod frame;
+mod lane;
 mod pin;
 mod usage;
 
@@ -40,7 +57,7 @@ pub use usage::{Histogram, KeyUsage};
 use crate::{Error, Input, KeyInfo, KeySpec, KeyUri, Requester, Scheme};
 
 /// The version of the protocol that this build speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The largest `length` of a frame. It leaves room for a TLS 1.2 CertificateVerify over a
 /// handshake with long certificate chains, and for a certification request with many names.
@@ -90,6 +107,8 @@ pub enum Request<'a> {
         /// The certificate, DER.
         certificate: Vec<u8>,
     },
+    /// Opens a lane. Answered with [`Response::Done`] and descriptors, see [the module](self).
+    Lane,
 }
 
 /// A request for a signature.

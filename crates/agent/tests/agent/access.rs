@@ -36,6 +36,15 @@ pub fn play_stranger(socket: &Path) {
             println!("{verb} {name}: {outcome}");
         }
     }
+    let mut lane = wire.lane();
+    for name in ["mine", "group", "other", "absent"] {
+        let outcome = match lane.call(1, &sign(&format!("soft:name={name}"), b"x", "", None)) {
+            Response::Refused(Error::Absent { .. }) => "absent",
+            Response::Signature(_) => "done",
+            other => panic!("{other:?}"),
+        };
+        println!("lane {name}: {outcome}");
+    }
     let Response::Status(status) = wire.call(1, &Request::Status) else { panic!("no status") };
     println!("counted: {}", status.keys.len());
 }
@@ -63,7 +72,7 @@ pub fn others_see_only_what_lists_them() {
     assert!(alone.starts_with("list: mine\n"), "{alone}");
     for name in ["mine", "group", "other", "absent"] {
         let outcome = if name == "mine" { "done" } else { "absent" };
-        for expected in ["open", "sign"].map(|verb| format!("\n{verb} {name}: {outcome}\n")) {
+        for expected in ["open", "sign", "lane"].map(|verb| format!("\n{verb} {name}: {outcome}\n")) {
             assert!(alone.contains(&expected), "{expected}{alone}");
         }
         for expected in ["create", "delete", "import"].map(|verb| format!("\n{verb} {name}: denied\n")) {

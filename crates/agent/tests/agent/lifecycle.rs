@@ -64,11 +64,13 @@ pub fn a_signal_ends_it_cleanly() {
     for signal in ["TERM", "INT"] {
         let agent = Agent::start(&[]);
         let mut idle = agent.wire();
+        let mut lane = idle.lane();
         agent.signal(signal);
         let (status, folder) = agent.wait();
         assert!(status.success(), "{signal}: {status}");
         assert!(!folder.path().join("socket").exists());
         idle.is_closed();
+        lane.is_closed();
     }
 }
 

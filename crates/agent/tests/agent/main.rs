@@ -31,6 +31,15 @@ const TESTS: &[(&str, fn())] = &[
         "protocol::a_thousand_requests_in_flight_are_answered",
         protocol::a_thousand_requests_in_flight_are_answered,
     ),
+    (
+        "protocol::a_lane_carries_signatures_and_nothing_else",
+        protocol::a_lane_carries_signatures_and_nothing_else,
+    ),
+    ("protocol::a_lane_ends_with_its_connection", protocol::a_lane_ends_with_its_connection),
+    (
+        "protocol::a_peer_that_takes_no_answers_of_its_lane_is_dropped",
+        protocol::a_peer_that_takes_no_answers_of_its_lane_is_dropped,
+    ),
     ("protocol::the_agent_conforms", protocol::the_agent_conforms),
     ("protocol::too_many_connections_are_told_so", protocol::too_many_connections_are_told_so),
     ("access::others_see_only_what_lists_them", access::others_see_only_what_lists_them),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use enclasp_keystore::agent::{MAX_FRAME, Request, Response, VERSION, encode};
 use enclasp_keystore::{Access, Algorithm, Error, Input, Presence, Scheme, conformance, verify};
 
-use crate::support::{Agent, Wire, refused, sign, uri};
+use crate::support::{Agent, Wire, WireLane, refused, sign, uri};
 
 pub fn the_first_request_is_a_hello() {
     let agent = Agent::start(&[]);
@@ -121,6 +121,64 @@ pub fn a_thousand_requests_in_flight_are_answered() {
     let Response::Status(status) = wire.call(1, &Request::Status) else { panic!("no status") };
     assert_eq!(status.signatures, 900);
     assert_eq!(status.pid, agent.pid());
+}
+
+pub fn a_lane_carries_signatures_and_nothing_else() {
+    let agent = Agent::start(&[]);
+    let key = agent.make("web", Presence::None, Access::default());
+    agent.make("asks", Presence::Confirm, Access::default());
+    let mut wire = agent.wire();
+    let mut lane = wire.lane();
+    let input = Input::Message(b"by the lane");
+    for id in 0..100 {
+        let response = lane.call(id, &sign("soft:name=web", b"by the lane", "test", None));
+        let Response::Signature(signature) = response else { panic!("{response:?}") };
+        assert_eq!(verify(&key.spki, Scheme::EcdsaP256Sha256, input, &signature), Ok(()));
+    }
+    let error = refused(lane.call(7, &sign("soft:name=absent", b"x", "test", None)));
+    assert_eq!(error, Error::Absent { key: "soft:name=absent".into() });
+    let error = refused(lane.call(8, &sign("soft:name=asks", b"x", "test", None)));
+    assert!(matches!(error, Error::Denied { .. }), "{error}");
+    for other in [Request::Status, Request::List, Request::Hello(VERSION), Request::Lane] {
+        let error = refused(lane.call(9, &other));
+        assert!(matches!(error, Error::Protocol { .. }), "{error}");
+    }
+    assert!(matches!(refused(wire.call(2, &Request::Lane)), Error::Busy { .. }), "one is enough");
+    let Response::Status(status) = wire.call(3, &Request::Status) else { panic!("no status") };
+    assert_eq!(status.signatures, 100);
+}
+
+pub fn a_lane_ends_with_its_connection() {
+    let agent = Agent::start(&[]);
+    // As many as one user has places for, and once more: they are given back.
+    for _ in 0..200 {
+        let mut lane = agent.wire().lane();
+        lane.is_closed();
+    }
+    // And the connection with its lane, when that brings garbage.
+    let mut wire = agent.wire();
+    let mut lane = wire.lane();
+    lane.requests.write_all(&[0; 8]).unwrap();
+    lane.is_closed();
+    wire.is_closed();
+}
+
+pub fn a_peer_that_takes_no_answers_of_its_lane_is_dropped() {
+    let agent = Agent::start(&[]);
+    agent.make("web", Presence::None, Access::default());
+    let mut wire = agent.wire();
+    let WireLane { mut requests, answers, end, .. } = wire.lane();
+    drop(end);
+    let mut frame = Vec::new();
+    encode(1, &sign("soft:name=web", b"x", "flood", None), &mut frame).unwrap();
+    let error = loop {
+        if let Err(error) = requests.write_all(&frame) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    wire.is_closed();
+    drop(answers);
 }
 
 pub fn the_agent_conforms() {

@@ -1,7 +1,8 @@
 //! Agents, clients and terminals for the tests, each ended by its guard.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -17,6 +18,7 @@ use enclasp_keystore::agent::{
 use enclasp_keystore::{
     Access, Error, Input, KeyInfo, KeySpec, KeyUri, Keystore, Policy, Presence, Requester, Scheme,
 };
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
 /// What this program was started for, if not to test.
@@ -227,6 +229,23 @@ impl Wire {
         response
     }
 
+    /// Opens the connection's lane.
+    pub fn lane(&mut self) -> WireLane {
+        self.send(1, &Request::Lane);
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut along = RecvAncillaryBuffer::new(&mut room);
+        let mut bytes = [0; 64];
+        let buffer = &mut [IoSliceMut::new(&mut bytes)];
+        let received = recvmsg(&self.stream, buffer, &mut along, RecvFlags::CMSG_CLOEXEC).unwrap().bytes;
+        assert_eq!(bytes[..received], [0, 0, 0, 5, 0, 0, 0, 1, 3], "done, and nothing else");
+        let messages = along.drain().map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => descriptors.map(File::from).collect::<Vec<_>>(),
+            _ => panic!("no descriptors"),
+        });
+        let [requests, answers, end] = messages.flatten().collect::<Vec<_>>().try_into().unwrap();
+        WireLane { requests, answers, end, reader: FrameReader::default() }
+    }
+
     /// The agent closes the connection without a further answer.
     pub fn is_closed(&mut self) {
         let mut rest = Vec::new();
@@ -235,6 +254,35 @@ impl Wire {
             Ok(_) => assert!(rest.is_empty(), "{rest:?}"),
             Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset),
         }
+    }
+}
+
+/// A lane of such a client.
+pub struct WireLane {
+    pub requests: File,
+    pub answers: File,
+    /// The other end of `requests`.
+    pub end: File,
+    reader: FrameReader,
+}
+
+impl WireLane {
+    pub fn send(&mut self, id: u32, request: &Request<'_>) {
+        let mut frame = Vec::new();
+        encode(id, request, &mut frame).unwrap();
+        self.requests.write_all(&frame).unwrap();
+    }
+
+    pub fn call(&mut self, id: u32, request: &Request<'_>) -> Response {
+        self.send(id, request);
+        let (answered, body) = self.reader.next(&mut self.answers).unwrap().expect("an answer");
+        assert_eq!(answered, id);
+        decode(body).unwrap()
+    }
+
+    /// The agent has let go of it.
+    pub fn is_closed(&mut self) {
+        assert!(self.reader.next(&mut self.answers).unwrap().is_none());
     }
 }
 

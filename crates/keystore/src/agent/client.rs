@@ -372,7 +372,7 @@ impl Request<'_> {
             | Self::StoreCertificate { uri, .. }
             | Self::Unlock { key: uri, .. } => Some(uri.to_string().into()),
             Self::Sign(request) => Some(request.key.into()),
-            Self::Hello(_) | Self::List | Self::Status | Self::Introduce(_) => None,
+            Self::Hello(_) | Self::List | Self::Status | Self::Introduce(_) | Self::Lane => None,
         }
     }
 

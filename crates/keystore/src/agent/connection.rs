@@ -1,7 +1,7 @@
 //! One connection to an agent, and how long its user is ready to wait.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use zeroize::Zeroize;
 
+use super::lane::{Lane, Receiving};
 use super::{FrameReader, Request, Response, decode, encode};
 use crate::{Cancel, Error};
 
 /// How often who waits looks at its deadline and at its cancellation.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// Until when and unless what a caller waits.
 #[derive(Clone, Copy)]
@@ -86,6 +87,8 @@ pub(super) struct Connection {
     reader: FrameReader,
     buffer: Vec<u8>,
     last_id: u32,
+    signatures: u64,
+    lane: Option<Lane>,
     /// The keys in hardware that this connection has been used for.
     pub(super) prepared: HashSet<String>,
 }
@@ -98,6 +101,8 @@ impl Connection {
             reader: FrameReader::default(),
             buffer: Vec::new(),
             last_id: 0,
+            signatures: 0,
+            lane: None,
             prepared: HashSet::new(),
         }
     }
@@ -109,27 +114,44 @@ impl Connection {
         request: &Request<'_>,
         patience: Patience<'_>,
     ) -> Result<Response, Failure> {
-        self.last_id = self.last_id.wrapping_add(1);
-        encode(self.last_id, request, &mut self.buffer).map_err(Failure::Protocol)?;
+        let signs = matches!(request, Request::Sign(_));
+        if signs {
+            self.signatures = self.signatures.saturating_add(1);
+            // Who signs once does not need one.
+            if self.signatures == 2 {
+                self.ask_for_lane(patience)?;
+            }
+        }
+        self.encode(request)?;
+        if signs
+            && Lane::admits(&self.buffer)
+            && let Some(lane) = &self.lane
+        {
+            lane.send(&self.buffer).map_err(Failure::Io)?;
+            return receive(&mut self.reader, self.last_id, &mut &*lane, patience);
+        }
         let written = self.write(patience);
         if matches!(request, Request::Import { .. } | Request::Unlock { .. }) {
             self.buffer.zeroize();
         }
         written?;
-        loop {
-            match self.reader.next(&mut self.stream) {
-                Ok(Some((id, body))) => {
-                    let response = decode(body).map_err(Failure::Protocol)?;
-                    if id == self.last_id {
-                        return Ok(response);
-                    }
-                    let reason = "the agent answered a request that was not sent".into();
-                    return Err(Failure::Protocol(Error::Protocol { reason }));
-                }
-                Ok(None) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
-                Err(e) => patience.after(e)?,
-            }
+        receive(&mut self.reader, self.last_id, &mut self.stream, patience)
+    }
+
+    /// Without one, signatures stay on the socket.
+    fn ask_for_lane(&mut self, patience: Patience<'_>) -> Result<(), Failure> {
+        self.encode(&Request::Lane)?;
+        self.write(patience)?;
+        let mut incoming = Receiving { stream: &self.stream, descriptors: Vec::new() };
+        if receive(&mut self.reader, self.last_id, &mut incoming, patience)? == Response::Done {
+            self.lane = Lane::new(incoming.descriptors);
         }
+        Ok(())
+    }
+
+    fn encode(&mut self, request: &Request<'_>) -> Result<(), Failure> {
+        self.last_id = self.last_id.wrapping_add(1);
+        encode(self.last_id, request, &mut self.buffer).map_err(Failure::Protocol)
     }
 
     fn write(&mut self, patience: Patience<'_>) -> Result<(), Failure> {
@@ -142,5 +164,28 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+/// The response to the request `id`, the only one under way.
+fn receive(
+    reader: &mut FrameReader,
+    id: u32,
+    incoming: &mut impl Read,
+    patience: Patience<'_>,
+) -> Result<Response, Failure> {
+    loop {
+        match reader.next(incoming) {
+            Ok(Some((of, body))) => {
+                let response = decode(body).map_err(Failure::Protocol)?;
+                if of == id {
+                    return Ok(response);
+                }
+                let reason = "the agent answered a request that was not sent".into();
+                return Err(Failure::Protocol(Error::Protocol { reason }));
+            }
+            Ok(None) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
+            Err(e) => patience.after(e)?,
+        }
     }
 }
