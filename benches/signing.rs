@@ -52,6 +52,8 @@ fn measure(algorithm: Algorithm, agent: &Agent, rounds: usize, report: &mut Repo
     let (request, response) = lengths(&near, REASON)?;
     let silent = BareProcess::start(request, response, None)?;
     let signing = BareProcess::start(request, response, Some(algorithm))?;
+    let silent_pipes = BareProcess::behind_pipes(request, response, None)?;
+    let signing_pipes = BareProcess::behind_pipes(request, response, Some(algorithm))?;
     let ask = |process: &BareProcess| process.ask().expect("an answer");
     let ssh_agent = SshAgent::start(algorithm);
     let mut subjects = vec![
@@ -60,6 +62,9 @@ fn measure(algorithm: Algorithm, agent: &Agent, rounds: usize, report: &mut Repo
         Subject::new("limit: aws-lc-rs alone", || bare.sign()),
         Subject::new("limit: aws-lc-rs behind a Unix socket", || ask(&signing)).with_process(signing.pid()),
         Subject::new("limit: the Unix socket, unsigned", || ask(&silent)).with_process(silent.pid()),
+        Subject::new("limit: aws-lc-rs behind two pipes", || ask(&signing_pipes))
+            .with_process(signing_pipes.pid()),
+        Subject::new("limit: two pipes, unsigned", || ask(&silent_pipes)).with_process(silent_pipes.pid()),
     ];
     match &ssh_agent {
         Ok(ssh_agent) => subjects.push(

@@ -1,6 +1,7 @@
 //! The limits: signatures with nothing around them, here and in another process.
 
 use std::error::Error;
+use std::fs::File;
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,17 +61,18 @@ impl BareKey {
     }
 }
 
-/// A process that reads so many bytes from a Unix socket, signs or does not, and answers with so
-/// many others. It reads no request, checks nobody, and closes nothing off.
+/// A process that reads so many bytes from a Unix socket or a pipe, signs or does not, and answers
+/// with so many others. It reads no request, checks nobody, and closes nothing off.
 pub struct BareProcess {
     guard: Guard,
-    stream: Mutex<UnixStream>,
+    /// Where requests go, and where answers come from.
+    ends: Mutex<(File, File)>,
     request: usize,
     response: usize,
 }
 
 impl BareProcess {
-    /// Starts one. The lengths are in bytes.
+    /// Starts one behind a socket. The lengths are in bytes.
     ///
     /// # Errors
     /// What the system says.
@@ -79,7 +81,18 @@ impl BareProcess {
         Self::of(request, response, &what, &[])
     }
 
-    /// Starts one that does `what`, with a place for settings in its environment.
+    /// Starts one behind a pair of pipes, which are read without a limit of time.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn behind_pipes(request: usize, response: usize, signs: Option<Algorithm>) -> io::Result<Self> {
+        let what = signs.map_or(UNSIGNED.to_owned(), |algorithm| algorithm.to_string());
+        let ((theirs_in, requests), (answers, theirs_out)) = (io::pipe()?, io::pipe()?);
+        let near = [OwnedFd::from(requests), answers.into()].map(File::from);
+        Self::spawn(request, response, &what, &[], near, [theirs_in.into(), theirs_out.into()])
+    }
+
+    /// Starts one behind a socket that does `what`, with a place for settings in its environment.
     pub(crate) fn of(
         request: usize,
         response: usize,
@@ -87,12 +100,26 @@ impl BareProcess {
         environment: &[(&str, &Path)],
     ) -> io::Result<Self> {
         let (near, far) = UnixStream::pair()?;
+        let (again, theirs) = (near.try_clone()?, far.try_clone()?);
+        let near = [OwnedFd::from(near), again.into()].map(File::from);
+        Self::spawn(request, response, what, environment, near, [far.into(), theirs.into()])
+    }
+
+    fn spawn(
+        request: usize,
+        response: usize,
+        what: &str,
+        environment: &[(&str, &Path)],
+        [requests, answers]: [File; 2],
+        [input, output]: [OwnedFd; 2],
+    ) -> io::Result<Self> {
         let child = Command::new(std::env::current_exe()?)
             .args([BARE, &request.to_string(), &response.to_string(), what])
             .envs(environment.iter().copied())
-            .stdin(OwnedFd::from(far))
+            .stdin(input)
+            .stdout(output)
             .spawn()?;
-        Ok(Self { guard: Guard::new(child), stream: Mutex::new(near), request, response })
+        Ok(Self { guard: Guard::new(child), ends: Mutex::new((requests, answers)), request, response })
     }
 
     /// Its process id.
@@ -106,9 +133,9 @@ impl BareProcess {
     /// What the socket says.
     pub fn ask(&self) -> io::Result<()> {
         let mut buffer = [0; ROOM];
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        stream.write_all(&buffer[..self.request])?;
-        stream.read_exact(&mut buffer[..self.response])
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        ends.0.write_all(&buffer[..self.request])?;
+        ends.1.read_exact(&mut buffer[..self.response])
     }
 }
 
@@ -141,11 +168,13 @@ pub(crate) fn play(request: &str, response: &str, what: &str) -> Result<(), Box<
             }
         },
     };
-    let mut stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Without the buffers of the standard streams.
+    let mut requests = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut answers = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut buffer = [0; ROOM];
-    while stream.read_exact(&mut buffer[..request]).is_ok() {
+    while requests.read_exact(&mut buffer[..request]).is_ok() {
         work();
-        stream.write_all(&buffer[..response])?;
+        answers.write_all(&buffer[..response])?;
     }
     Ok(())
 }
