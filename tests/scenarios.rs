@@ -66,6 +66,7 @@ mod readme_guide_works;
 mod renewal_keeps_the_identity_good;
 mod renewal_survives_kill_9;
 mod replicas_share_a_database;
+mod requests_wait_for_approval;
 mod revoked_certificates_are_refused;
 mod rsa_claim_with_an_ec_certificate_is_refused;
 mod rsa_keys_in_hardware_meet_openssl;

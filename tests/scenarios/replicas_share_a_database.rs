@@ -39,10 +39,10 @@ fn replicas_share_a_database() {
     let at = format!("--url https://{} --database {url}", balancer.address);
     home.enclasp(&format!("ca init --dir ca --name Acme {at}")).succeeds();
     // A replica needs nobody's word but that of whoever has the root's key.
-    home.enclasp("ca approve --dir ca 00ff").fails(1).says("no replica with the id 00ff waits");
+    home.enclasp("ca approve --dir ca 00ff").fails(1).says("nothing with the id 00ff waits");
     join(&home, &url, "ca2");
     join(&home, &url, "ca3");
-    home.enclasp("ca approve --dir ca2 00ff").fails(1).says("no replica with the id 00ff waits");
+    home.enclasp("ca approve --dir ca2 00ff").fails(1).says("nothing with the id 00ff waits");
     let mut replicas: Vec<_> = ["ca", "ca2", "ca3"].map(|dir| Some(serve(&home, dir, &balancer))).into();
 
     let authority = runtime.block_on(Authority::open(&home.path("ca"))).unwrap();

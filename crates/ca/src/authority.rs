@@ -180,8 +180,8 @@ impl Authority {
     /// Makes a one-time token and records it; a running server knows it at once.
     ///
     /// # Errors
-    /// [`Error::Setting`] if the lifetime is out of its range; [`Error::Pki`] if a name or the
-    /// profile is not good; [`Error::Enroll`] if the names make the token too long.
+    /// [`Error::Setting`] if the lifetime is out of its range; [`Error::NoProfile`], [`Error::NotAllowed`];
+    /// [`Error::Pki`] if a name is not good; [`Error::Enroll`] if the names make the token too long.
     pub async fn token(&self, request: TokenRequest) -> Result<Token> {
         let now = SystemTime::now();
         if request.lifetime < Duration::from_secs(1) || request.lifetime > MAX_TOKEN_LIFETIME {
@@ -191,7 +191,7 @@ impl Authority {
                 reason: format!("it is between 1s and {}", duration::format(MAX_TOKEN_LIFETIME)),
             });
         }
-        self.config.profile(&request.profile)?;
+        self.config.profile(&request.profile)?.check_names(&request.subject_alt_names)?;
         subject_of(&request.common_name)?;
         let token = Token::generate(TokenContents {
             authority: self.config.url.clone(),
@@ -217,8 +217,8 @@ impl Authority {
     /// caller's decision. A lifetime over the profile's maximum is refused.
     ///
     /// # Errors
-    /// [`Error::Pki`] if the request is not good; [`Error::Setting`] for the lifetime; what the
-    /// keystore says.
+    /// [`Error::Pki`] if the request is not good; [`Error::Setting`] for the lifetime; [`Error::NoProfile`],
+    /// [`Error::NotAllowed`]; what the keystore says.
     pub async fn sign(
         &self,
         keystore: Arc<dyn Keystore>,
@@ -229,15 +229,12 @@ impl Authority {
         let request = CertificationRequest::from_pem_or_der(request)?;
         request.verify()?;
         let profile = self.config.profile(profile)?;
-        if let Some(lifetime) = lifetime.filter(|lifetime| *lifetime > profile.max_lifetime) {
+        let longest = profile.certificate.max_lifetime;
+        if let Some(lifetime) = lifetime.filter(|lifetime| *lifetime > longest) {
             return Err(Error::Setting {
                 what: "the lifetime of a certificate",
                 value: duration::format(lifetime),
-                reason: format!(
-                    "the profile {} allows {}",
-                    profile.name,
-                    duration::format(profile.max_lifetime)
-                ),
+                reason: format!("the profile {} allows {}", profile.name(), duration::format(longest)),
             });
         }
         let wanted = Wanted {
@@ -309,6 +306,13 @@ impl Authority {
             found.extend(self.store.certificates_of(&subject.to_string(), now).await?);
         }
         Ok(found)
+    }
+
+    /// The same authority, whose audit log says that `operator` does what is done by this handle, in place of
+    /// this process's user.
+    #[must_use]
+    pub fn operated_by(&self, operator: &str) -> Self {
+        Self { store: self.store.operated_by(operator.to_owned()), ..self.clone() }
     }
 
     /// Closes the database. Dropping the authority does so too, but does not wait for it.

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use enclasp_enroll::{Endpoint, duration};
+use enclasp_enroll::{Endpoint, est};
 use enclasp_keystore::{KeyUri, durable};
-use enclasp_pki::{Pointers, Profile, sha256};
+use enclasp_pki::{Pointers, sha256};
 use serde::{Deserialize, Serialize};
 
+use crate::profile::{BUILT_IN, check_name};
 use crate::publication::{crl_name, issuer_name};
-use crate::{DatabaseUrl, Error, HttpUrl, Result};
+use crate::{DatabaseUrl, Error, HttpUrl, Profile, ProfileSettings, Result};
 
 /// The settings of an authority. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +42,13 @@ pub struct Config {
     /// Among how many CRLs each issuer's certificates are divided: 1 to 1024. It may grow.
     #[serde(default = "one")]
     pub crl_shards: u32,
-    /// Lifetimes, by the name of the profile.
+    /// The rules of certificates, by the name of the profile. Those that every authority has are `client`,
+    /// `device`, `server`, `user`, `short-lived`, `admin` and `viewer`.
     #[serde(default)]
-    pub profiles: BTreeMap<String, Lifetimes>,
+    pub profiles: BTreeMap<String, ProfileSettings>,
+    /// The labels of EST.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Label>,
 }
 
 /// Those of the settings that all replicas have in common.
@@ -58,19 +62,20 @@ pub(crate) struct SharedSettings {
     #[serde(default = "one")]
     pub(crate) crl_shards: u32,
     #[serde(default)]
-    pub(crate) profiles: BTreeMap<String, Lifetimes>,
+    pub(crate) profiles: BTreeMap<String, ProfileSettings>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, Label>,
 }
 
-/// How long the certificates of a profile live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A label of EST: `/.well-known/est/NAME/…` issues under one profile (RFC 7030 §3.2.2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Lifetimes {
-    /// If nobody says otherwise.
-    #[serde(with = "duration::text")]
-    pub default_lifetime: Duration,
-    /// At most.
-    #[serde(with = "duration::text")]
-    pub max_lifetime: Duration,
+pub struct Label {
+    /// The profile; tokens and certificates of others are refused there.
+    pub profile: String,
+    /// Whether answers are in lines of 64 characters, which libest needs and strongSwan cannot read.
+    #[serde(default)]
+    pub wrap_base64: bool,
 }
 
 fn one() -> u32 {
@@ -95,13 +100,16 @@ impl Config {
         };
         let text = String::from_utf8(bytes).map_err(|_| error("it is not UTF-8".into()))?;
         let config: Self = toml::from_str(&text).map_err(|e| error(e.to_string().trim_end().to_owned()))?;
-        for (name, lifetimes) in &config.profiles {
-            Profile::by_name(name).map_err(|e| error(e.to_string()))?;
-            if lifetimes.default_lifetime.is_zero() || lifetimes.default_lifetime > lifetimes.max_lifetime {
-                return Err(error(format!(
-                    "profile {name}: default-lifetime is not between 1s and max-lifetime"
-                )));
+        for (name, settings) in &config.profiles {
+            Profile::of(name, settings).map_err(|e| error(format!("profile {name}: {e}")))?;
+        }
+        for (name, label) in &config.labels {
+            let wrong = |e: String| error(format!("label {name}: {e}"));
+            check_name(name).map_err(wrong)?;
+            if est::is_operation(name) {
+                return Err(wrong("it is the name of an operation of EST".into()));
             }
+            config.profile(&label.profile).map_err(|e| wrong(e.to_string()))?;
         }
         if !(1..=MAX_SHARDS).contains(&config.crl_shards) {
             return Err(error(format!("crl-shards is not between 1 and {MAX_SHARDS}")));
@@ -127,6 +135,7 @@ impl Config {
             http_url: self.http_url.clone(),
             crl_shards: self.crl_shards,
             profiles: self.profiles.clone(),
+            labels: self.labels.clone(),
         }
     }
 
@@ -151,17 +160,25 @@ impl Config {
         })
     }
 
-    /// The profile called `name`, with the lifetimes that are set here.
+    /// The profile called `name`.
     ///
     /// # Errors
-    /// [`Error::Pki`] if there is none.
+    /// [`Error::NoProfile`].
     pub fn profile(&self, name: &str) -> Result<Profile> {
-        let mut profile = Profile::by_name(name)?;
-        if let Some(lifetimes) = self.profiles.get(name) {
-            profile.default_lifetime = lifetimes.default_lifetime;
-            profile.max_lifetime = lifetimes.max_lifetime;
-        }
-        Ok(profile)
+        let known = match self.profiles.get(name) {
+            Some(settings) => Profile::of(name, settings).ok(),
+            None => Profile::built_in(name),
+        };
+        known.ok_or_else(|| {
+            let known = self.profile_names().collect::<Vec<_>>().join(", ");
+            Error::NoProfile { name: name.escape_debug().to_string(), known }
+        })
+    }
+
+    /// The names of all profiles: those that are built in, then the others.
+    pub fn profile_names(&self) -> impl Iterator<Item = &str> {
+        let others = self.profiles.keys().map(String::as_str).filter(|name| !BUILT_IN.contains(name));
+        BUILT_IN.into_iter().chain(others)
     }
 }
 
@@ -182,6 +199,8 @@ fn toml_of(settings: &impl Serialize) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const GOOD: &str = r#"
@@ -208,7 +227,15 @@ mod tests {
         for (from, to, reason) in [
             ("name =", "nmae =", "nmae"),
             ("url = \"https", "url = \"http", "https://"),
-            ("[profiles.client]", "[profiles.clint]", "clint"),
+            ("[profiles.client]", "[profiles.clint]", "profile clint: extended-key-usages is missing"),
+            ("[profiles.client]", "[profiles.Clint]", "lower-case"),
+            ("max-lifetime", "key-types = [\"dsa\"]\nmax-lifetime", "dsa"),
+            ("max-lifetime", "key-types = []\nmax-lifetime", "key-types is empty"),
+            ("max-lifetime", "names = [\"host\"]\nmax-lifetime", "not a rule for names"),
+            ("max-lifetime", "no-rev-avail = true\nmax-lifetime", "live 7d at most"),
+            ("max-lifetime", "extended-key-usages = [\"OCSPSigning\"]\nmax-lifetime", "speak for"),
+            ("[profiles.client]", "[labels.cacerts]\nprofile = \"client\"\n[profiles.client]", "operation"),
+            ("[profiles.client]", "[labels.a]\nprofile = \"none\"\n[profiles.client]", "no profile `none`"),
             ("\"7d\"", "\"7\"", "duration"),
             ("\"7d\"", "\"31d\"", "max-lifetime"),
             ("\"7d\"", "\"0s\"", "max-lifetime"),
@@ -223,7 +250,10 @@ mod tests {
     fn reads_what_it_writes() {
         let config = read(GOOD).unwrap().unwrap();
         assert_eq!(read(&config.to_toml().unwrap()).unwrap().unwrap(), config);
-        assert_eq!(config.profile("client").unwrap().default_lifetime, Duration::from_secs(7 * 86_400));
-        assert_eq!(config.profile("server").unwrap(), Profile::server());
+        let client = config.profile("client").unwrap();
+        assert_eq!(client.certificate.default_lifetime, Duration::from_secs(7 * 86_400));
+        assert_eq!(client.names, Profile::built_in("client").unwrap().names);
+        assert_eq!(config.profile("server").unwrap(), Profile::built_in("server").unwrap());
+        assert!(config.profile("root").unwrap_err().to_string().contains("short-lived"));
     }
 }

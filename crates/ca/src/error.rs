@@ -30,7 +30,7 @@ pub enum Error {
     NoRootKey,
     #[error("the audit log {chain} is broken at record {position}: {reason}")]
     Audit { chain: String, position: i64, reason: String },
-    #[error("no replica with the id {id} waits to join")]
+    #[error("nothing with the id {id} waits for approval")]
     NotWaiting { id: String },
     #[error("the replica {id} was not let join")]
     TurnedAway { id: String },
@@ -39,6 +39,11 @@ pub enum Error {
     /// Something that was asked for breaks a rule.
     #[error("{what} cannot be {value}: {reason}")]
     Setting { what: &'static str, value: String, reason: String },
+    #[error("there is no profile `{name}`: there are {known}")]
+    NoProfile { name: String, known: String },
+    /// A rule of a profile.
+    #[error("the profile {profile} does not allow {what}: it allows {allowed}")]
+    NotAllowed { profile: String, what: String, allowed: String },
     #[error("another process is making an authority in {dir}")]
     Busy { dir: String },
     #[error("the system gave no random bytes")]
@@ -90,6 +95,7 @@ impl Error {
             Self::NoRootKey => "do it at the authority that was made with `enclasp ca init`".into(),
             Self::NotIssued { .. } => "`enclasp ca list` lists them".into(),
             Self::NotWaiting { .. } => "`enclasp ca pending` lists those who wait".into(),
+            Self::NotAllowed { .. } => "take another profile, or change its rules in authority.toml".into(),
             Self::TurnedAway { .. } => {
                 "remove its folder and its keys, and ask again if that was a mistake".into()
             }
@@ -101,6 +107,7 @@ impl Error {
             Self::Enroll(e) => return e.hint(),
             Self::Config { .. }
             | Self::Setting { .. }
+            | Self::NoProfile { .. }
             | Self::Busy { .. }
             | Self::OtherAuthority { .. }
             | Self::Moved { .. }

@@ -8,16 +8,18 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Extension, FromRequestParts, Path, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use enclasp_enroll::{TokenSecret, est};
-use enclasp_pki::{CertificationRequest, certs_only};
+use enclasp_keystore::Algorithm;
+use enclasp_pki::{CertificationRequest, certs_only, extension_request};
 use http_body_util::{BodyExt, Limited};
 use rustls_pki_types::CertificateDer;
 
@@ -37,15 +39,41 @@ pub(crate) struct Peer(pub(crate) Option<CertificateDer<'static>>);
 
 type Answer = Result<Response, Refusal>;
 
+/// What the label in a request's path says (RFC 7030 §3.2.2); without one, nothing.
+#[derive(Default)]
+struct Place {
+    /// The one profile that is issued under there.
+    profile: Option<String>,
+    wrap_base64: bool,
+}
+
+impl FromRequestParts<Arc<Issuance>> for Place {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, issuance: &Arc<Issuance>) -> Result<Self, Refusal> {
+        let Ok(Path(name)) = Path::<String>::from_request_parts(parts, issuance).await else {
+            return Ok(Self::default());
+        };
+        let label = issuance.authority().config().labels.get(&name);
+        let label = label.ok_or_else(|| Refusal::NotFound(format!("there is no label `{name}` here")))?;
+        Ok(Self { profile: Some(label.profile.clone()), wrap_base64: label.wrap_base64 })
+    }
+}
+
 /// The routes of EST.
 pub(crate) fn router(issuance: Arc<Issuance>) -> Router {
-    Router::new()
-        .route(est::CACERTS, get(cacerts))
-        .route(est::CSRATTRS, get(csrattrs))
-        .route(est::SIMPLEENROLL, post(simpleenroll))
-        .route(est::SIMPLEREENROLL, post(simplereenroll))
-        .route(est::SERVERKEYGEN, any(serverkeygen))
-        .route(est::FULLCMC, any(fullcmc))
+    let mut router = Router::new();
+    for (path, method) in [
+        (est::CACERTS, get(cacerts)),
+        (est::CSRATTRS, get(csrattrs)),
+        (est::SIMPLEENROLL, post(simpleenroll)),
+        (est::SIMPLEREENROLL, post(simplereenroll)),
+        (est::SERVERKEYGEN, any(serverkeygen)),
+        (est::FULLCMC, any(fullcmc)),
+    ] {
+        router = router.route(path, method.clone()).route(&est::labelled(path, "{label}"), method);
+    }
+    router
         .route("/health", get(|| async { "alive\n" }))
         .route("/ready", get(ready))
         .fallback(|| async {
@@ -70,23 +98,45 @@ async fn ready(State(issuance): State<Arc<Issuance>>) -> Response {
     }
 }
 
-async fn cacerts(State(issuance): State<Arc<Issuance>>) -> Answer {
-    certificates(&issuance.authority().authorities().await?)
+async fn cacerts(State(issuance): State<Arc<Issuance>>, place: Place) -> Answer {
+    certificates(&issuance.authority().authorities().await?, &place)
 }
 
-async fn csrattrs() -> Answer {
-    Ok(encoded(est::CSR_ATTRIBUTES, &est::encode_csr_attributes(&est::suggested_attributes()?)?))
+/// What this client should ask for: known by a token or by a certificate, its very names, too (RFC
+/// 9908 §3.2).
+async fn csrattrs(
+    State(issuance): State<Arc<Issuance>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    place: Place,
+    headers: HeaderMap,
+) -> Answer {
+    let secret = headers.contains_key(AUTHORIZATION).then(|| secret_of(&headers)).transpose()?;
+    let profile = place.profile.as_deref();
+    let (profile, names) = issuance.suggestion(secret.as_ref(), peer.as_ref(), profile).await?;
+    let names = match &names {
+        Some((subject, names)) if !names.is_empty() => Some(extension_request(subject, names)?),
+        _ => None,
+    };
+    let recommended = profile.key_types.first().copied().unwrap_or(Algorithm::P256);
+    let attributes = est::suggested_attributes(recommended, names.as_deref())?;
+    Ok(encoded(est::CSR_ATTRIBUTES, &est::encode_csr_attributes(&attributes)?, &place))
 }
 
-async fn simpleenroll(State(issuance): State<Arc<Issuance>>, headers: HeaderMap, body: Body) -> Answer {
+async fn simpleenroll(
+    State(issuance): State<Arc<Issuance>>,
+    place: Place,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let claim = issuance.claim(&secret_of(&headers)?, SystemTime::now()).await?;
     let request = certification_request(&headers, body).await?;
-    issued(&issuance.enroll(claim, request).await?)
+    issued(&issuance.enroll(claim, request, place.profile.as_deref()).await?, &place)
 }
 
 async fn simplereenroll(
     State(issuance): State<Arc<Issuance>>,
     Extension(Peer(peer)): Extension<Peer>,
+    place: Place,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
@@ -94,7 +144,7 @@ async fn simplereenroll(
         Refusal::Forbidden("renewal needs the certificate to be renewed as the TLS client certificate".into())
     })?;
     let request = certification_request(&headers, body).await?;
-    issued(&issuance.renew(&peer, request).await?)
+    issued(&issuance.renew(&peer, request, place.profile.as_deref()).await?, &place)
 }
 
 async fn serverkeygen() -> Response {
@@ -170,18 +220,19 @@ async fn certification_request(headers: &HeaderMap, body: Body) -> Result<Certif
     Ok(request)
 }
 
-fn issued(record: &Record) -> Answer {
-    certificates(&[CertificateDer::from(record.der.clone())])
+fn issued(record: &Record, place: &Place) -> Answer {
+    certificates(&[CertificateDer::from(record.der.clone())], place)
 }
 
-fn certificates(certificates: &[CertificateDer<'_>]) -> Answer {
-    Ok(encoded(est::CERTS_ONLY, &certs_only::encode(certificates)?))
+fn certificates(certificates: &[CertificateDer<'_>], place: &Place) -> Answer {
+    Ok(encoded(est::CERTS_ONLY, &certs_only::encode(certificates)?, place))
 }
 
-/// Base64 on one line with a Content-Length: strongSwan reads nothing else.
-fn encoded(media_type: &'static str, der: &[u8]) -> Response {
+/// Base64 on one line, unless the label says otherwise, with a Content-Length: strongSwan reads nothing else.
+fn encoded(media_type: &'static str, der: &[u8], place: &Place) -> Response {
     let headers = [(CONTENT_TYPE.as_str(), media_type), ("content-transfer-encoding", "base64")];
-    (headers, est::encode_body(der)).into_response()
+    let body = if place.wrap_base64 { est::encode_wrapped_body(der) } else { est::encode_body(der) };
+    (headers, body).into_response()
 }
 
 /// A refusal. What clients wrote may stand in `text`, so it is made one line of moderate length.
@@ -199,6 +250,8 @@ impl IntoResponse for Refusal {
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
             Self::Unauthorized(text) => (StatusCode::UNAUTHORIZED, text),
             Self::Forbidden(text) => (StatusCode::FORBIDDEN, text),
+            Self::NotFound(text) => (StatusCode::NOT_FOUND, text),
+            Self::Waiting(text) => (StatusCode::ACCEPTED, text),
             Self::MediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -215,7 +268,7 @@ impl IntoResponse for Refusal {
             StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Basic realm=\"Enclasp enrolment token\""),
             // The rest of the body is not worth reading.
             StatusCode::PAYLOAD_TOO_LARGE => (CONNECTION, "close"),
-            StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "5"),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::ACCEPTED => (RETRY_AFTER, "5"),
             _ => return response,
         };
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -9,12 +9,12 @@ use aws_lc_rs::rand;
 use enclasp_enroll::{Endpoint, subject_of};
 use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, KeystoreKind, SignContext, durable};
 use enclasp_pki::{
-    Certificate, DEFAULT_INTERMEDIATE_LIFETIME, DEFAULT_ROOT_LIFETIME, Intermediate, Issuer, Profile,
-    create_root,
+    Certificate, DEFAULT_INTERMEDIATE_LIFETIME, DEFAULT_ROOT_LIFETIME, Intermediate, Issuer, create_root,
 };
 
 use crate::authority::{CONFIG, ISSUING, ROOT};
-use crate::{Config, DatabaseUrl, Error, HttpUrl, Lifetimes, Result};
+use crate::profile::BUILT_IN;
+use crate::{Config, DatabaseUrl, Error, HttpUrl, Profile, Result};
 
 /// What an authority shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +63,8 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
     let (root_key, issuing_key) = (key("root")?, key("issuing")?);
     let (server_key, ocsp_key, audit_key) = (key("server")?, key("ocsp")?, key("audit")?);
     let (root, issuing) = certificates(&new.name, &*root_key, &*issuing_key)?;
-    let lifetimes = |profile: Profile| {
-        let lifetimes =
-            Lifetimes { default_lifetime: profile.default_lifetime, max_lifetime: profile.max_lifetime };
-        (profile.name, lifetimes)
-    };
+    let profiles =
+        BUILT_IN.iter().filter_map(|name| Some(((*name).to_owned(), Profile::built_in(name)?.settings())));
     let config = Config {
         name: new.name.clone(),
         url: new.url.clone(),
@@ -79,7 +76,8 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
         audit_key: Some(audit_key.info().uri.clone()),
         http_url: new.http_url.clone(),
         crl_shards: 1,
-        profiles: BTreeMap::from([lifetimes(Profile::client()), lifetimes(Profile::server())]),
+        profiles: profiles.collect(),
+        labels: BTreeMap::new(),
     };
     durable::replace(&folder.join(ROOT), root.to_pem().as_bytes())?;
     durable::replace(&folder.join(ISSUING), issuing.to_pem().as_bytes())?;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use enclasp_enroll::{TokenSecret, duration, subject_of};
 use enclasp_keystore::{Key, Keystore, SignContext};
 use enclasp_pki::{
-    Certificate, CertificationRequest, DistinguishedName, Issuer, Leaf, Profile, Revoked, SubjectAltName,
-    rfc3339,
+    Certificate, CertificationRequest, DistinguishedName, Issuer, Leaf, Revoked, SubjectAltName, hex,
+    rfc3339, sha256,
 };
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
@@ -15,11 +15,14 @@ use subtle::ConstantTimeEq;
 
 use crate::names::{same_as, within_token};
 use crate::refusal::Refusal;
-use crate::store::{Spent, TokenRecord};
-use crate::{Authority, Error, IssuedBy, Record, Result};
+use crate::store::{Decision, Spent, TokenRecord};
+use crate::{Authority, Error, IssuedBy, Profile, Record, Result};
 
 /// How long the issuing key may take for one signature.
 pub(crate) const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What somebody would be issued of whom nothing is known.
+const DEFAULT_PROFILE: &str = "client";
 
 /// What a device is answered.
 type Answer<T> = std::result::Result<T, Refusal>;
@@ -86,15 +89,27 @@ impl Issuance {
     }
 
     /// The certificate that a token pays for: a new one if it is unspent, else the recorded one if
-    /// the request is for the same key and for names of the token.
-    pub(crate) async fn enroll(&self, claim: Claim, request: CertificationRequest) -> Answer<Record> {
+    /// the request is for the same key and for names of the token. `profile` is the one that alone is issued
+    /// under here, if there is one.
+    pub(crate) async fn enroll(
+        &self,
+        claim: Claim,
+        request: CertificationRequest,
+        profile: Option<&str>,
+    ) -> Answer<Record> {
         let who = format!("token {}", claim.token.id);
-        let answer = self.enrolled(claim, request).await;
+        let answer = self.enrolled(claim, request, profile).await;
         self.audited(&who, answer).await
     }
 
-    async fn enrolled(&self, claim: Claim, request: CertificationRequest) -> Answer<Record> {
+    async fn enrolled(
+        &self,
+        claim: Claim,
+        request: CertificationRequest,
+        only: Option<&str>,
+    ) -> Answer<Record> {
         let Claim { token, certificate } = claim;
+        under("token", &token.profile, only)?;
         let subject = subject_of(&token.common_name)?;
         let allowed = within_token(&request, &subject, &token.subject_alt_names);
         let again = |before: Record| {
@@ -113,9 +128,14 @@ impl Issuance {
             return again(before);
         }
         allowed.clone().map_err(Refusal::Forbidden)?;
+        let profile = self.authority.config().profile(&token.profile)?;
+        if profile.approval {
+            profile.check_key(request.spki()).map_err(fault)?;
+            self.approved(&token, &request).await?;
+        }
         let record = self
             .issue(Wanted {
-                profile: self.authority.config().profile(&token.profile)?,
+                profile,
                 subject,
                 subject_alt_names: token.subject_alt_names.clone(),
                 spki: request.spki().to_vec(),
@@ -133,14 +153,55 @@ impl Issuance {
         }
     }
 
-    /// A new certificate for the names of `peer`, which authenticated the connection.
+    /// Whether a person has approved of this request. The token is held for the first key that asks.
+    async fn approved(&self, token: &TokenRecord, request: &CertificationRequest) -> Answer<()> {
+        let key = hex(&sha256(request.spki()));
+        let (held_for, decision) = self.authority.store().ask_for_approval(&token.id, &key).await?;
+        if held_for != key {
+            return Err(Refusal::Unauthorized("the token is held for another key".into()));
+        }
+        match decision {
+            Decision::Approved => Ok(()),
+            Decision::Denied => Err(Refusal::Forbidden("a person denied this request".into())),
+            Decision::Waiting => Err(Refusal::Waiting(format!(
+                "request {} for {} waits for a person's approval; its key has the SHA-256 {key}",
+                token.id, token.common_name
+            ))),
+        }
+    }
+
+    /// What a request should contain (RFC 7030 §4.5) of whoever shows this secret or this certificate:
+    /// the profile that it would be issued under, and its names, if they are known.
+    pub(crate) async fn suggestion(
+        &self,
+        secret: Option<&TokenSecret>,
+        peer: Option<&CertificateDer<'_>>,
+        only: Option<&str>,
+    ) -> Answer<(Profile, Option<(DistinguishedName, Vec<SubjectAltName>)>)> {
+        let (profile, names) = if let Some(secret) = secret {
+            let token = self.claim(secret, SystemTime::now()).await?.token;
+            (token.profile, Some((subject_of(&token.common_name)?, token.subject_alt_names)))
+        } else if let Some(peer) = peer {
+            let peer = Certificate::from_der(peer)?;
+            let old = self.recorded(&peer).await?;
+            (old.profile, Some((peer.subject().clone(), old.subject_alt_names)))
+        } else {
+            (only.unwrap_or(DEFAULT_PROFILE).to_owned(), None)
+        };
+        under("credential", &profile, only)?;
+        Ok((self.authority.config().profile(&profile)?, names))
+    }
+
+    /// A new certificate for the names of `peer`, which authenticated the connection; `profile` as in
+    /// [`enroll`](Self::enroll).
     pub(crate) async fn renew(
         &self,
         peer: &CertificateDer<'_>,
         request: CertificationRequest,
+        profile: Option<&str>,
     ) -> Answer<Record> {
         let peer = Certificate::from_der(peer)?;
-        let answer = self.renewed(&peer, request).await;
+        let answer = self.renewed(&peer, request, profile).await;
         self.audited(&format!("certificate {}", peer.serial()), answer).await
     }
 
@@ -155,14 +216,25 @@ impl Issuance {
         answer
     }
 
-    async fn renewed(&self, peer: &Certificate, request: CertificationRequest) -> Answer<Record> {
+    /// The record of a certificate that somebody shows.
+    async fn recorded(&self, peer: &Certificate) -> Answer<Record> {
         let known = self.authority.store().certificate(peer.serial()).await?;
-        let old = known.filter(|record| record.der == peer.der().as_ref()).ok_or_else(|| {
+        known.filter(|record| record.der == peer.der().as_ref()).ok_or_else(|| {
             Refusal::Forbidden(format!(
                 "this authority has no record of issuing certificate {}",
                 peer.serial()
             ))
-        })?;
+        })
+    }
+
+    async fn renewed(
+        &self,
+        peer: &Certificate,
+        request: CertificationRequest,
+        only: Option<&str>,
+    ) -> Answer<Record> {
+        let old = self.recorded(peer).await?;
+        under("certificate", &old.profile, only)?;
         if let Some(revoked) = &old.revoked {
             return Err(Refusal::Forbidden(was_revoked(revoked)));
         }
@@ -193,8 +265,10 @@ impl Issuance {
         Ok(record)
     }
 
-    /// Signs. The key may be slow, and holds up nobody here.
+    /// Signs what the profile allows. The key may be slow, and holds up nobody here.
     async fn issue(&self, wanted: Wanted) -> Result<Record> {
+        wanted.profile.check_key(&wanted.spki)?;
+        wanted.profile.check_names(&wanted.subject_alt_names)?;
         let (certificate, key) = (self.authority.issuing().clone(), self.key.clone());
         let config = self.authority.config();
         let shard = config.shard_of(&wanted.spki);
@@ -202,7 +276,7 @@ impl Issuance {
         blocking(move || {
             let now = SystemTime::now();
             let leaf = Leaf {
-                profile: &wanted.profile,
+                profile: &wanted.profile.certificate,
                 subject: &wanted.subject,
                 subject_alt_names: &wanted.subject_alt_names,
                 spki: &wanted.spki,
@@ -212,9 +286,20 @@ impl Issuance {
             let ctx = SignContext::new(reason).with_deadline(Instant::now() + SIGN_TIMEOUT);
             let issuer = Issuer::new(certificate, &*key)?.with_pointers(pointers);
             let issued = issuer.issue(&leaf, now, &ctx)?;
-            Ok(Record::new(&issued, issuer.certificate(), shard, &wanted.profile.name, wanted.issued_by, now))
+            let profile = wanted.profile.name();
+            Ok(Record::new(&issued, issuer.certificate(), shard, profile, wanted.issued_by, now))
         })
         .await
+    }
+}
+
+/// Whether what is shown is of the one profile that is issued under here.
+fn under(what: &str, profile: &str, only: Option<&str>) -> Answer<()> {
+    match only.filter(|only| *only != profile) {
+        None => Ok(()),
+        Some(only) => Err(Refusal::Forbidden(format!(
+            "the {what} is for the profile {profile}, and this label for {only}"
+        ))),
     }
 }
 
@@ -245,6 +330,7 @@ fn fault(error: Error) -> Refusal {
             | Pki::Weak { .. }
             | Pki::Unsupported { .. }),
         ) => Refusal::BadRequest(e.to_string()),
+        e @ Error::NotAllowed { .. } => Refusal::Forbidden(e.to_string()),
         other => Refusal::Internal(other),
     }
 }

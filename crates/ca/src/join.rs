@@ -34,18 +34,6 @@ pub struct NewReplica {
     root: Certificate,
 }
 
-/// A replica that waits for approval, as the authority sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The SHA-256 of its issuing key's SubjectPublicKeyInfo, in hexadecimal: what to compare with
-    /// what the replica shows.
-    pub id: String,
-    /// The subject of its issuing certificate to be.
-    pub subject: String,
-    /// When it asked.
-    pub asked: SystemTime,
-}
-
 /// Asks to join the authority whose records are in `database`, from the new folder `folder`: makes
 /// keys for issuing, for its server, for OCSP and for the audit log in `keystore`, and leaves a request in the database. The same
 /// call on the same folder goes on with the same keys.
@@ -69,7 +57,7 @@ pub async fn ask_to_join(
 }
 
 impl NewReplica {
-    /// What its approver compares: see [`Waiting::id`].
+    /// What its approver compares: see [`Waiting::id`](crate::Waiting::id).
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -106,26 +94,8 @@ impl NewReplica {
 }
 
 impl Authority {
-    /// The replicas that wait to join, those that asked first first.
-    ///
-    /// # Errors
-    /// [`Error::Database`].
-    pub async fn waiting(&self) -> Result<Vec<Waiting>> {
-        let waiting = self.store().waiting_to_join().await?;
-        let waiting = waiting.into_iter().map(|joining| Waiting {
-            id: joining.id,
-            subject: joining.request.subject().to_string(),
-            asked: joining.asked,
-        });
-        Ok(waiting.collect())
-    }
-
     /// Lets a replica join: signs its issuing certificate with the root's key.
-    ///
-    /// # Errors
-    /// [`Error::NotWaiting`], [`Error::NoRootKey`]; [`Error::Pki`] if its request is not in order;
-    /// what the keystore says.
-    pub async fn approve(&self, keystore: Arc<dyn Keystore>, id: &str) -> Result<()> {
+    pub(crate) async fn let_join(&self, keystore: Arc<dyn Keystore>, id: &str) -> Result<()> {
         let not_waiting = || Error::NotWaiting { id: id.to_owned() };
         let joining = self.store().joining(id).await?.filter(|joining| joining.certificate.is_none());
         let request = joining.ok_or_else(not_waiting)?.request;
@@ -148,15 +118,6 @@ impl Authority {
         .await?;
         let admitted = self.store().admit(id, &issuing, SystemTime::now()).await?;
         if admitted { Ok(()) } else { Err(not_waiting()) }
-    }
-
-    /// Turns a replica away that waits to join.
-    ///
-    /// # Errors
-    /// [`Error::NotWaiting`], [`Error::Database`].
-    pub async fn deny(&self, id: &str) -> Result<()> {
-        let denied = self.store().turn_away(id).await?;
-        if denied { Ok(()) } else { Err(Error::NotWaiting { id: id.to_owned() }) }
     }
 }
 
@@ -196,6 +157,7 @@ fn prepare(
                 http_url: shared.http_url,
                 crl_shards: shared.crl_shards,
                 profiles: shared.profiles,
+                labels: shared.labels,
             };
             durable::replace(&folder.join(JOINING), config.to_toml()?.as_bytes())?;
             keys.made.clear();

@@ -9,6 +9,7 @@
 //! the transaction that records what it paid for, so that it yields one certificate and no more.
 #![forbid(unsafe_code)]
 
+mod approval;
 mod audit;
 mod authority;
 mod config;
@@ -22,6 +23,7 @@ mod issuance;
 mod join;
 mod names;
 mod own_certificate;
+mod profile;
 mod publication;
 mod record;
 mod refusal;
@@ -33,13 +35,15 @@ mod store;
 #[path = "../../../tests/harness/postgres.rs"]
 mod postgres;
 
+pub use approval::{Waiting, WaitsFor};
 pub use audit::{AuditHead, VerifiedChain};
 pub use authority::{Authority, TokenRequest};
-pub use config::{Config, Lifetimes};
+pub use config::{Config, Label};
 pub use database::DatabaseUrl;
 pub use error::{Error, Result};
 pub use http_url::HttpUrl;
 pub use init::{NewAuthority, init};
-pub use join::{NewReplica, Waiting, ask_to_join};
+pub use join::{NewReplica, ask_to_join};
+pub use profile::{NameRule, Profile, ProfileSettings};
 pub use record::{Filter, IssuedBy, Record};
 pub use server::Server;

@@ -11,6 +11,10 @@ pub(crate) enum Refusal {
     Unauthorized(String),
     /// The names are not for this client: 403.
     Forbidden(String),
+    /// There is nothing of that name: 404.
+    NotFound(String),
+    /// A person has to approve first: 202.
+    Waiting(String),
     /// The request is too long: 413.
     TooLarge,
     /// The body says that it is something else than a request: 415.
@@ -27,7 +31,7 @@ impl Refusal {
             | Self::Unauthorized(text)
             | Self::Forbidden(text)
             | Self::MediaType(text) => Some(text),
-            Self::TooLarge | Self::Internal(_) => None,
+            Self::NotFound(_) | Self::Waiting(_) | Self::TooLarge | Self::Internal(_) => None,
         }
     }
 }

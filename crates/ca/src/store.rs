@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::sync::Once;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::geteuid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::any::{Any, AnyConnectOptions, AnyPoolOptions, AnyRow, install_default_drivers};
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 use self::writer::Job;
 use crate::{DatabaseUrl, Error, Result};
 
+mod approvals;
 mod audit;
 mod certificates;
 mod issuers;
@@ -34,6 +36,7 @@ mod tests;
 mod tokens;
 mod writer;
 
+pub(crate) use approvals::Decision;
 pub(crate) use audit::{BEGINNING, link};
 pub(crate) use issuers::Shared;
 pub(crate) use revocation::{CrlState, ResponderKey};
@@ -72,6 +75,8 @@ pub(crate) struct Store {
     dialect: Dialect,
     /// To the one task of this process that commits what the audit log tells of.
     writer: mpsc::Sender<Job>,
+    /// Who does what is done by this handle, as the audit log says it.
+    operator: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +97,15 @@ impl Store {
         }
         .map_err(|e| Error::database("open", e))?;
         let writer = writer::start(write.clone(), dialect, chain.to_owned());
-        let store = Self { write, read, dialect, writer };
+        let operator = format!("uid {}", geteuid().as_raw());
+        let store = Self { write, read, dialect, writer, operator };
         store.migrate().await?;
         Ok(store)
+    }
+
+    /// The same handle for somebody else.
+    pub(crate) fn operated_by(&self, operator: String) -> Self {
+        Self { operator, ..self.clone() }
     }
 
     /// Waits for what is under way and closes the database.

@@ -79,6 +79,11 @@ impl Spinner {
     pub(crate) fn say(&self, text: impl Into<String>) {
         self.0.set_message(text.into());
     }
+
+    /// A line that stays.
+    pub(crate) fn note(&self, text: &str) {
+        self.0.suspend(|| note(text));
+    }
 }
 
 impl Drop for Spinner {

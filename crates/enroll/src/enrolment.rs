@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use enclasp_identity::{Identity, Store};
 use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, Origin, SignContext};
@@ -10,6 +10,9 @@ use enclasp_pki::{Certificate, Purpose, create_csr, order_chain, rfc3339, verify
 
 use crate::pending::{self, Pending};
 use crate::{Client, Error, Result, Token, Trust};
+
+/// How often to ask whether a person has approved, if the authority does not say.
+const POLL: Duration = Duration::from_secs(10);
 
 /// What an enrolment shall make, and where.
 #[derive(Clone)]
@@ -24,6 +27,9 @@ pub struct Enrolment {
     pub store: Store,
     /// The folder of enrolments that are under way.
     pub pending: PathBuf,
+    /// How long to wait for a person's approval, if the authority demands one. After it, the same call
+    /// goes on.
+    pub patience: Duration,
 }
 
 impl Enrolment {
@@ -64,6 +70,11 @@ pub enum Step {
         /// URL of the authority.
         authority: String,
     },
+    /// A person has to approve first.
+    Waiting {
+        /// What the authority says.
+        reason: String,
+    },
     /// The certificate is there and is the right one.
     Certified {
         /// Its subject.
@@ -91,7 +102,11 @@ pub enum Step {
 /// connection and the authority say; [`Error::WrongCertificate`] if the authority issued something
 /// else. The identity exists only if this succeeds. If the authority refuses the token for good, a
 /// key that was made for it is deleted.
-pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step)) -> Result<Identity> {
+pub async fn enroll(
+    token: &Token,
+    enrolment: &Enrolment,
+    mut progress: impl FnMut(Step),
+) -> Result<Identity> {
     token.check(SystemTime::now())?;
     Store::check_name(&enrolment.identity)?;
     let url = token.contents().authority.to_string();
@@ -101,11 +116,24 @@ pub async fn enroll(token: &Token, enrolment: &Enrolment, progress: impl Fn(Step
         move || prepare(&token, &enrolment)
     })
     .await?;
-    steps.into_iter().for_each(&progress);
+    steps.into_iter().for_each(&mut progress);
     progress(Step::Requesting { authority: url.clone() });
     let client =
         Client::new(token.contents().authority.clone(), Trust::RootFingerprint(token.contents().root))?;
-    let issued = match client.simpleenroll(&pending.csr, token.secret()).await {
+    let asked = Instant::now();
+    let answer = loop {
+        match client.simpleenroll(&pending.csr, token.secret()).await {
+            Err(Error::Later { status: 202, reason, retry_after, .. })
+                if asked.elapsed() < enrolment.patience =>
+            {
+                progress(Step::Waiting { reason });
+                let left = enrolment.patience.saturating_sub(asked.elapsed());
+                tokio::time::sleep(retry_after.unwrap_or(POLL).min(left)).await;
+            }
+            answer => break answer,
+        }
+    };
+    let issued = match answer {
         Ok(issued) => issued,
         Err(error) => {
             if error.is_final() {

@@ -2,9 +2,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use const_oid::db::rfc5912::{ECDSA_WITH_SHA_256, ID_EC_PUBLIC_KEY, SECP_256_R_1};
+use const_oid::db::rfc5912::{
+    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ID_EC_PUBLIC_KEY, ID_EXTENSION_REQ, RSA_ENCRYPTION, SECP_256_R_1,
+    SECP_384_R_1, SHA_256_WITH_RSA_ENCRYPTION,
+};
+use const_oid::db::rfc8410::ID_ED_25519;
 use der::asn1::{Any, ObjectIdentifier, SetOfVec};
 use der::{Choice, Decode, Encode, Sequence};
+use enclasp_keystore::Algorithm;
 use zeroize::Zeroizing;
 
 use crate::{Error, Result, TokenSecret};
@@ -22,6 +27,18 @@ pub const FULLCMC: &str = "/.well-known/est/fullcmc";
 /// POST: a key made by the authority (RFC 7030 §4.4).
 pub const SERVERKEYGEN: &str = "/.well-known/est/serverkeygen";
 
+const OPERATIONS: [&str; 6] = [CACERTS, SIMPLEENROLL, SIMPLEREENROLL, CSRATTRS, FULLCMC, SERVERKEYGEN];
+
+/// The path of an operation under a label: `/.well-known/est/LABEL/cacerts` (RFC 7030 §3.2.2).
+pub fn labelled(operation: &str, label: &str) -> String {
+    operation.replacen("/est/", &format!("/est/{label}/"), 1)
+}
+
+/// Whether a path segment names an operation, so that it cannot be a label (RFC 7030 §3.2.2).
+pub fn is_operation(segment: &str) -> bool {
+    OPERATIONS.iter().any(|path| path.rsplit('/').next() == Some(segment))
+}
+
 /// The media type of a PKCS#10 request.
 pub const PKCS10: &str = "application/pkcs10";
 /// The media type of certificates without signers.
@@ -35,6 +52,18 @@ pub const MAX_REQUEST: usize = 128 * 1024;
 /// DER as a body: base64 (RFC 4648 §4) on one line, which every known client but libest reads.
 pub fn encode_body(der: &[u8]) -> String {
     STANDARD.encode(der)
+}
+
+/// The same in lines of 64 characters, which libest needs.
+pub fn encode_wrapped_body(der: &[u8]) -> String {
+    let mut wrapped = String::new();
+    for (index, character) in encode_body(der).chars().enumerate() {
+        if index > 0 && index % 64 == 0 {
+            wrapped.push_str("\r\n");
+        }
+        wrapped.push(character);
+    }
+    wrapped + "\r\n"
 }
 
 /// The DER in a body: base64, wrapped or not, or the DER itself. The two cannot be confused: DER of
@@ -95,18 +124,37 @@ pub struct Attribute {
     pub values: SetOfVec<Any>,
 }
 
-/// What our authority suggests: a key on P-256, and a signature with SHA-256.
+/// What our authority suggests: a type of key with the signature that is natural for it, and, if
+/// they are known, the extensions to ask for, as DER Extensions (RFC 9908 §3.2).
 ///
 /// # Errors
-/// [`Error::Body`]; it does not happen.
-pub fn suggested_attributes() -> Result<Vec<CsrAttribute>> {
-    let encoded = |e: der::Error| Error::Body { reason: e.to_string() };
-    let curve = Any::encode_from(&SECP_256_R_1).map_err(encoded)?;
-    let values = SetOfVec::try_from(vec![curve]).map_err(encoded)?;
-    Ok(vec![
-        CsrAttribute::Attribute(Attribute { oid: ID_EC_PUBLIC_KEY, values }),
-        CsrAttribute::Oid(ECDSA_WITH_SHA_256),
-    ])
+/// [`Error::Body`] if `extensions` is not DER.
+pub fn suggested_attributes(key: Algorithm, extensions: Option<&[u8]>) -> Result<Vec<CsrAttribute>> {
+    let curve = |curve: ObjectIdentifier| attribute(ID_EC_PUBLIC_KEY, Any::encode_from(&curve));
+    let (key, signature) = match key {
+        Algorithm::P384 => (curve(SECP_384_R_1)?, ECDSA_WITH_SHA_384),
+        Algorithm::Rsa => {
+            (attribute(RSA_ENCRYPTION, Any::encode_from(&RSA_BITS))?, SHA_256_WITH_RSA_ENCRYPTION)
+        }
+        // The type is all that there is to say of it.
+        Algorithm::Ed25519 => (CsrAttribute::Oid(ID_ED_25519), ID_ED_25519),
+        _ => (curve(SECP_256_R_1)?, ECDSA_WITH_SHA_256),
+    };
+    let mut suggested = vec![key, CsrAttribute::Oid(signature)];
+    suggested.dedup();
+    if let Some(extensions) = extensions {
+        suggested.push(attribute(ID_EXTENSION_REQ, Any::from_der(extensions))?);
+    }
+    Ok(suggested)
+}
+
+/// The length of the RSA keys that are suggested, in bits.
+const RSA_BITS: u16 = 3072;
+
+fn attribute(oid: ObjectIdentifier, value: der::Result<Any>) -> Result<CsrAttribute> {
+    let values = value.and_then(|value| SetOfVec::try_from(vec![value]));
+    let values = values.map_err(|e| Error::Body { reason: e.to_string() })?;
+    Ok(CsrAttribute::Attribute(Attribute { oid, values }))
 }
 
 /// The DER of `CsrAttrs` (RFC 7030 §4.5.2).
@@ -160,14 +208,17 @@ mod tests {
         let der = [&[0x30, 0x82, 0x01, 0x00][..], &[7; 256]].concat();
         let encoded = encode_body(&der);
         assert!(!encoded.contains('\n'));
-        let wrapped: String = encoded
-            .as_bytes()
-            .chunks(64)
-            .map(|line| format!("{}\r\n", std::str::from_utf8(line).unwrap()))
-            .collect();
+        let wrapped = encode_wrapped_body(&der);
+        assert!(wrapped.lines().count() > 1 && wrapped.lines().all(|line| line.len() <= 64));
         for body in [encoded.as_bytes(), wrapped.as_bytes(), &der] {
             assert_eq!(decode_body(body).unwrap(), der);
         }
+    }
+
+    #[test]
+    fn labels_are_no_operations() {
+        assert_eq!(labelled(CACERTS, "printers"), "/.well-known/est/printers/cacerts");
+        assert!(is_operation("cacerts") && !is_operation("printers"));
     }
 
     #[test]
@@ -178,9 +229,14 @@ mod tests {
 
     #[test]
     fn csr_attributes_read_back() {
-        let attributes = suggested_attributes().unwrap();
-        let der = encode_csr_attributes(&attributes).unwrap();
-        assert_eq!(decode_csr_attributes(&der).unwrap(), attributes);
+        for (key, number) in
+            [(Algorithm::P256, 2), (Algorithm::P384, 2), (Algorithm::Ed25519, 1), (Algorithm::Rsa, 2)]
+        {
+            let attributes = suggested_attributes(key, None).unwrap();
+            assert_eq!(attributes.len(), number, "{key}");
+            let der = encode_csr_attributes(&attributes).unwrap();
+            assert_eq!(decode_csr_attributes(&der).unwrap(), attributes);
+        }
         assert_eq!(decode_csr_attributes(b"").unwrap(), []);
     }
 }

@@ -16,7 +16,7 @@ use x509_cert::ext::pkix;
 use crate::encoding::{Signed, hex, in_field, malformed, sequence};
 use crate::public_key::algorithm_of;
 use crate::signing::check;
-use crate::{DistinguishedName, Error, Purpose, Result, SubjectAltName, pem, rfc3339};
+use crate::{DistinguishedName, Error, KeyPurpose, Purpose, Result, SubjectAltName, pem, rfc3339};
 
 const WHAT: &str = "certificate";
 const PEM_LABEL: &str = "CERTIFICATE";
@@ -154,7 +154,7 @@ impl Certificate {
         algorithm_of(&self.0.spki)
     }
 
-    /// Its alternative names of the four kinds that [`SubjectAltName`] has, in their order.
+    /// Its alternative names of the kinds that [`SubjectAltName`] has, in their order.
     pub fn subject_alt_names(&self) -> &[SubjectAltName] {
         &self.0.sans
     }
@@ -162,7 +162,7 @@ impl Certificate {
     /// The names of its extended key usages (`clientAuth`), or their OIDs where they have no name.
     /// Empty if it has no such extension.
     pub fn extended_key_usages(&self) -> Vec<String> {
-        self.0.extended_key_usages.iter().flatten().copied().map(usage_name).collect()
+        self.0.extended_key_usages.iter().flatten().map(|oid| KeyPurpose(*oid).to_string()).collect()
     }
 
     /// Whether its extended key usages allow `purpose`; without that extension, everything is
@@ -289,9 +289,4 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 fn serial_text(integer: &[u8]) -> String {
     let zeros = integer.iter().take_while(|byte| **byte == 0).count();
     hex(integer.get(zeros.min(integer.len().saturating_sub(1))..).unwrap_or_default())
-}
-
-fn usage_name(oid: ObjectIdentifier) -> String {
-    let known = const_oid::db::DB.by_oid(&oid);
-    known.map_or_else(|| oid.to_string(), |name| name.strip_prefix("id-kp-").unwrap_or(name).to_owned())
 }

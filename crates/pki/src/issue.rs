@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
+use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_KP_OCSP_SIGNING};
 use const_oid::db::rfc6960::ID_PKIX_OCSP_NOCHECK;
-use const_oid::{AssociatedOid, ObjectIdentifier};
 use der::asn1::{BitString, Null, OctetString};
 use der::flagset::FlagSet;
 use der::{Decode, Document, Encode};
@@ -22,7 +22,7 @@ use x509_cert::ext::pkix::{
     AccessDescription, AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints,
     CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
 };
-use x509_cert::ext::{Criticality, Extension, ToExtension};
+use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::{Time, Validity};
@@ -35,6 +35,9 @@ use crate::signing::{algorithm_identifier, scheme_for, sign};
 use crate::{Certificate, DistinguishedName, Error, Profile, Result, SubjectAltName, san};
 
 const WHAT: &str = "certificate";
+
+/// noRevAvail (RFC 9608 §2).
+const ID_CE_NO_REV_AVAIL: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.56");
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -128,7 +131,7 @@ impl<'k> Issuer<'k> {
         Ok(Self { certificate, key, pointers: None })
     }
 
-    /// The same issuer, whose end-entity certificates carry these URLs.
+    /// The same issuer, whose end-entity certificates carry these URLs, unless their profile says noRevAvail.
     #[must_use]
     pub fn with_pointers(self, pointers: Option<Pointers>) -> Self {
         Self { pointers, ..self }
@@ -156,8 +159,10 @@ impl<'k> Issuer<'k> {
         let mut extensions = Extensions::new(leaf.subject, leaf.spki)?
             .end_entity(leaf.profile, leaf.subject_alt_names)?
             .issued_by(&self.certificate)?;
-        if let Some(pointers) = &self.pointers {
-            extensions = extensions.pointing_at(pointers)?;
+        match &self.pointers {
+            _ if leaf.profile.no_rev_avail => extensions = extensions.with_null(ID_CE_NO_REV_AVAIL)?,
+            Some(pointers) => extensions = extensions.pointing_at(pointers)?,
+            None => {}
         }
         build(self.key, extensions, validity, ctx)
     }
@@ -180,7 +185,7 @@ impl<'k> Issuer<'k> {
             .with(&BasicConstraints { ca: false, path_len_constraint: None })?
             .with(&KeyUsage(FlagSet::from(KeyUsages::DigitalSignature)))?
             .with(&ExtendedKeyUsage(vec![ID_KP_OCSP_SIGNING]))?
-            .with(&NoCheck)?
+            .with_null(ID_PKIX_OCSP_NOCHECK)?
             .issued_by(&self.certificate)?;
         build(self.key, extensions, validity, ctx)
     }
@@ -213,29 +218,6 @@ impl<'k> Issuer<'k> {
 
     pub(crate) fn authority_key_identifier(&self) -> Result<AuthorityKeyIdentifier> {
         authority_key_identifier(&self.certificate)
-    }
-}
-
-/// id-pkix-ocsp-nocheck (RFC 6960 §4.2.2.2.1): NULL.
-struct NoCheck;
-
-impl AssociatedOid for NoCheck {
-    const OID: ObjectIdentifier = ID_PKIX_OCSP_NOCHECK;
-}
-
-impl Criticality for NoCheck {
-    fn criticality(&self, _: &Name, _: &[Extension]) -> bool {
-        false
-    }
-}
-
-impl Encode for NoCheck {
-    fn encoded_len(&self) -> der::Result<der::Length> {
-        Null.encoded_len()
-    }
-
-    fn encode(&self, writer: &mut impl der::Writer) -> der::Result<()> {
-        Null.encode(writer)
     }
 }
 
@@ -300,7 +282,7 @@ impl<'a> Extensions<'a> {
     }
 
     fn end_entity(self, profile: &Profile, sans: &[SubjectAltName]) -> Result<Self> {
-        let usages = profile.extended_key_usages.iter().map(|purpose| purpose.oid()).collect();
+        let usages = profile.extended_key_usages.iter().map(|purpose| purpose.0).collect();
         let extensions = self
             .with(&BasicConstraints { ca: false, path_len_constraint: None })?
             .with(&KeyUsage(FlagSet::from(KeyUsages::DigitalSignature)))?
@@ -328,6 +310,13 @@ impl<'a> Extensions<'a> {
         }
         places.push(access(ID_AD_CA_ISSUERS, &pointers.issuer)?);
         self.with(&CrlDistributionPoints(vec![point]))?.with(&AuthorityInfoAccessSyntax(places))
+    }
+
+    /// An extension that is not critical, whose value is NULL and whose presence says all.
+    fn with_null(mut self, extn_id: ObjectIdentifier) -> Result<Self> {
+        let extn_value = encoded(WHAT, Null.to_der().and_then(OctetString::new))?;
+        self.list.push(Extension { extn_id, critical: false, extn_value });
+        Ok(self)
     }
 
     fn with<E>(mut self, extension: &E) -> Result<Self>

@@ -38,8 +38,8 @@ pub use name::DistinguishedName;
 pub use ocsp::{
     CertId, CertStatus, MAX_REQUEST as MAX_OCSP_REQUEST, OcspRefusal, OcspRequest, ocsp_response,
 };
-pub use profile::{Profile, Purpose};
+pub use profile::{KeyPurpose, Profile, Purpose};
 pub use public_key::{algorithm_of, describe as oid_in_words};
-pub use request::{CertificationRequest, create_csr};
+pub use request::{CertificationRequest, create_csr, extension_request};
 pub use san::SubjectAltName;
 pub use signing::sign_message;

@@ -42,9 +42,8 @@ pub fn create_csr(
 ) -> Result<Vec<u8>> {
     let mut attributes = Attributes::new();
     if !sans.is_empty() {
-        let names = san::extension(sans)?;
-        let extension = encoded(WHAT, (&names).to_extension(subject.as_name(), &[]))?;
-        let requested = encoded(WHAT, Attribute::try_from(ExtensionReq(vec![extension])))?;
+        let extensions = ExtensionReq(vec![san_extension(subject, sans)?]);
+        let requested = encoded(WHAT, Attribute::try_from(extensions))?;
         attributes = encoded(WHAT, SetOfVec::try_from(vec![requested]))?;
     }
     let info = CertReqInfo {
@@ -61,6 +60,19 @@ pub fn create_csr(
         signature: encoded(WHAT, BitString::from_bytes(&signature))?,
     };
     encoded(WHAT, request.to_der())
+}
+
+/// The value of an extensionRequest attribute (RFC 2985 §5.4.2) that asks for these names: DER Extensions.
+///
+/// # Errors
+/// [`Name`](crate::Error::Name) if one of `sans` breaks the rules of its kind.
+pub fn extension_request(subject: &DistinguishedName, sans: &[SubjectAltName]) -> Result<Vec<u8>> {
+    encoded(WHAT, vec![san_extension(subject, sans)?].to_der())
+}
+
+fn san_extension(subject: &DistinguishedName, sans: &[SubjectAltName]) -> Result<Extension> {
+    let names = san::extension(sans)?;
+    encoded(WHAT, (&names).to_extension(subject.as_name(), &[]))
 }
 
 /// A request from outside, whose shape and names are in order. Whether its key is one that may be

@@ -4,19 +4,27 @@ use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use der::asn1::{Ia5String, OctetString};
+use der::asn1::{Any, Ia5String, ObjectIdentifier, OctetString};
+use der::{Decode, Encode, Sequence};
 use serde::{Deserialize, Serialize};
 use x509_cert::ext::pkix;
-use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::name::{GeneralName, OtherName};
 
-use crate::encoding::{encoded, malformed};
-use crate::{Error, Result};
+use crate::encoding::{encoded, in_field, malformed};
+use crate::{Error, Result, hex, unhex};
 
 const WHAT: &str = "subject alternative name";
 
-/// A subject alternative name (RFC 5280 §4.2.1.6) of one of the four kinds that are issued.
+/// id-on-permanentIdentifier (RFC 4043 §2).
+const PERMANENT_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.3");
+
+/// id-on-hardwareModuleName (RFC 4108 §5).
+const HARDWARE_MODULE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.8.4");
+
+/// A subject alternative name (RFC 5280 §4.2.1.6) of one of the kinds that are issued.
 ///
-/// Its text form is `dns:localhost`, `uri:spiffe://acme/web`, `email:ops@acme.ch`, `ip:::1`; serde
+/// Its text form is `dns:localhost`, `uri:spiffe://acme/web`, `email:ops@acme.ch`, `ip:::1`,
+/// `permanentIdentifier:VALUE` or `permanentIdentifier:OID/VALUE`, `hardwareModuleName:OID/HEX`; serde
 /// uses that text. Parsed DNS names are in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -29,6 +37,36 @@ pub enum SubjectAltName {
     Email(String),
     /// An address.
     Ip(IpAddr),
+    /// What somebody calls a device or a person for ever (RFC 4043).
+    PermanentIdentifier {
+        /// Who does; without it, the issuer of the certificate.
+        assigner: Option<ObjectIdentifier>,
+        /// 1 to 256 printable characters.
+        value: String,
+    },
+    /// A piece of hardware (RFC 4108 §5).
+    HardwareModuleName {
+        /// What type of hardware.
+        hardware: ObjectIdentifier,
+        /// Its serial number: 1 to 64 bytes in lower-case hexadecimal.
+        serial: String,
+    },
+}
+
+/// `PermanentIdentifier` (RFC 4043 §2).
+#[derive(Sequence)]
+struct PermanentIdentifier {
+    #[asn1(optional = "true")]
+    value: Option<String>,
+    #[asn1(optional = "true")]
+    assigner: Option<ObjectIdentifier>,
+}
+
+/// `HardwareModuleName` (RFC 4108 §5).
+#[derive(Sequence)]
+struct HardwareModuleName {
+    hardware: ObjectIdentifier,
+    serial: OctetString,
 }
 
 impl FromStr for SubjectAltName {
@@ -45,7 +83,30 @@ impl FromStr for SubjectAltName {
             "ip" => Self::Ip(value.parse().map_err(|_| {
                 refuse(&format!("`{value}` is not an IPv4 or IPv6 address"), "ip:10.0.0.1 or ip:::1".into())
             })?),
-            _ => return Err(refuse("its kind is not one of dns, uri, email, ip", suggestion(text))),
+            "permanentidentifier" => {
+                let (assigner, value) = match value.split_once('/') {
+                    Some(("", value)) => (None, value),
+                    Some((oid, rest)) => match oid.parse() {
+                        Ok(assigner) => (Some(assigner), rest),
+                        Err(_) => (None, value),
+                    },
+                    None => (None, value),
+                };
+                Self::PermanentIdentifier { assigner, value: value.to_owned() }
+            }
+            "hardwaremodulename" => {
+                let parsed =
+                    value.split_once('/').and_then(|(oid, serial)| Some((oid.parse().ok()?, serial)));
+                let (hardware, serial) = parsed.ok_or_else(|| {
+                    let hint = "hardwareModuleName:1.3.6.1.4.1.99999.1/00a1b2";
+                    refuse("it is not a type (an OID), a slash and a serial number", hint.into())
+                })?;
+                Self::HardwareModuleName { hardware, serial: serial.to_ascii_lowercase() }
+            }
+            _ => {
+                let kinds = "dns, uri, email, ip, permanentIdentifier, hardwareModuleName";
+                return Err(refuse(&format!("its kind is not one of {kinds}"), suggestion(text)));
+            }
         };
         san.check()?;
         Ok(san)
@@ -54,13 +115,27 @@ impl FromStr for SubjectAltName {
 
 impl fmt::Display for SubjectAltName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, text) = match self {
-            Self::Dns(name) => ("dns", name),
-            Self::Uri(uri) => ("uri", uri),
-            Self::Email(mailbox) => ("email", mailbox),
+        let (kind, text): (&str, &str) = match self {
+            Self::Dns(name) => ("dns:", name),
+            Self::Uri(uri) => ("uri:", uri),
+            Self::Email(mailbox) => ("email:", mailbox),
             Self::Ip(address) => return write!(f, "ip:{address}"),
+            Self::PermanentIdentifier { assigner: None, value } => {
+                let looks_assigned = value
+                    .split_once('/')
+                    .is_some_and(|(oid, _)| oid.is_empty() || oid.parse::<ObjectIdentifier>().is_ok());
+                (if looks_assigned { "permanentIdentifier:/" } else { "permanentIdentifier:" }, value)
+            }
+            Self::PermanentIdentifier { assigner: Some(assigner), value } => {
+                write!(f, "permanentIdentifier:{assigner}/")?;
+                ("", value)
+            }
+            Self::HardwareModuleName { hardware, serial } => {
+                write!(f, "hardwareModuleName:{hardware}/")?;
+                ("", serial)
+            }
         };
-        write!(f, "{kind}:")?;
+        f.write_str(kind)?;
         // In somebody else's certificate there may be anything, and it must not break the line.
         text.chars().try_for_each(|c| match c {
             _ if c.is_control() => write!(f, "{}", c.escape_default()),
@@ -84,6 +159,18 @@ impl From<SubjectAltName> for String {
 }
 
 impl SubjectAltName {
+    /// What its text form begins with, before the colon: `dns`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Dns(_) => "dns",
+            Self::Uri(_) => "uri",
+            Self::Email(_) => "email",
+            Self::Ip(_) => "ip",
+            Self::PermanentIdentifier { .. } => "permanentIdentifier",
+            Self::HardwareModuleName { .. } => "hardwareModuleName",
+        }
+    }
+
     /// Checks the rules of the name's kind, which a value built by hand may break.
     pub(crate) fn check(&self) -> Result<()> {
         match self {
@@ -91,6 +178,8 @@ impl SubjectAltName {
             Self::Uri(uri) => check_uri(uri),
             Self::Email(mailbox) => check_email(mailbox),
             Self::Ip(_) => Ok(()),
+            Self::PermanentIdentifier { value, .. } => check_identifier(value),
+            Self::HardwareModuleName { serial, .. } => check_serial(serial),
         }
         .map_err(|(reason, hint)| invalid(&self.to_string(), &reason, hint))
     }
@@ -110,6 +199,7 @@ impl SubjectAltName {
                     malformed(what, format!("subjectAltName: an IP address of {} bytes", octets.len()))
                 })?)
             }
+            GeneralName::OtherName(other) => return from_other_name(what, other),
             _ => return Ok(None),
         }))
     }
@@ -122,8 +212,38 @@ impl SubjectAltName {
             Self::Email(mailbox) => GeneralName::Rfc822Name(ia5(mailbox)?),
             Self::Ip(IpAddr::V4(v4)) => GeneralName::IpAddress(encoded(WHAT, OctetString::new(v4.octets()))?),
             Self::Ip(IpAddr::V6(v6)) => GeneralName::IpAddress(encoded(WHAT, OctetString::new(v6.octets()))?),
+            Self::PermanentIdentifier { assigner, value } => {
+                let value = PermanentIdentifier { value: Some(value.clone()), assigner: *assigner };
+                other_name(PERMANENT_IDENTIFIER, &value)?
+            }
+            Self::HardwareModuleName { hardware, serial } => {
+                let serial = encoded(WHAT, OctetString::new(unhex(serial).unwrap_or_default()))?;
+                other_name(HARDWARE_MODULE_NAME, &HardwareModuleName { hardware: *hardware, serial })?
+            }
         })
     }
+}
+
+fn other_name(type_id: ObjectIdentifier, value: &impl Encode) -> Result<GeneralName> {
+    let value = encoded(WHAT, value.to_der().and_then(|der| Any::from_der(&der)))?;
+    Ok(GeneralName::OtherName(OtherName { type_id, value }))
+}
+
+/// An otherName of a kind that is issued; `None` if it is of another kind, or leaves out what it is for.
+fn from_other_name(what: &'static str, other: &OtherName) -> Result<Option<SubjectAltName>> {
+    Ok(match other.type_id {
+        PERMANENT_IDENTIFIER => {
+            let PermanentIdentifier { value, assigner } =
+                in_field(what, "permanentIdentifier", other.value.decode_as())?;
+            value.map(|value| SubjectAltName::PermanentIdentifier { assigner, value })
+        }
+        HARDWARE_MODULE_NAME => {
+            let HardwareModuleName { hardware, serial } =
+                in_field(what, "hardwareModuleName", other.value.decode_as())?;
+            Some(SubjectAltName::HardwareModuleName { hardware, serial: hex(serial.as_bytes()) })
+        }
+        _ => None,
+    })
 }
 
 /// The subjectAltName extension for `sans`, each of which is checked.
@@ -141,7 +261,8 @@ pub(crate) fn not_issued(name: &GeneralName) -> Error {
         GeneralName::RegisteredId(_) => "registeredID",
         _ => "this kind",
     };
-    invalid(kind, "only the kinds dns, uri, email and ip are issued", None)
+    let reason = "only the kinds dns, uri, email, ip, permanentIdentifier and hardwareModuleName are issued";
+    invalid(kind, reason, None)
 }
 
 /// A reason and, where there is one, a hint.
@@ -217,6 +338,25 @@ fn check_email(mailbox: &str) -> std::result::Result<(), Refusal> {
     check_dns(domain).map_err(|(reason, _)| (format!("after the `@`: {reason}"), hint()))
 }
 
+fn check_identifier(value: &str) -> std::result::Result<(), Refusal> {
+    let length = value.chars().count();
+    if !(1..=256).contains(&length) || value.chars().any(char::is_control) {
+        return Err((format!("an identifier has 1 to 256 printable characters, this one {length}"), None));
+    }
+    Ok(())
+}
+
+fn check_serial(serial: &str) -> std::result::Result<(), Refusal> {
+    match unhex(serial) {
+        Some(bytes)
+            if (1..=64).contains(&bytes.len()) && !serial.contains(|c: char| c.is_ascii_uppercase()) =>
+        {
+            Ok(())
+        }
+        _ => Err(("a serial number is 1 to 64 bytes in hexadecimal".into(), None)),
+    }
+}
+
 /// What somebody meant who left the kind out.
 fn suggestion(text: &str) -> String {
     let kind = if text.parse::<IpAddr>().is_ok() {
@@ -277,6 +417,11 @@ mod tests {
             ("email:ops@*.acme.ch", "`*`"),
             ("ip:10.0.0", "IPv4 or IPv6"),
             ("ip:10.0.0.0/8", "IPv4 or IPv6"),
+            ("permanentIdentifier:", "1 to 256"),
+            ("permanentIdentifier:1.2.3/", "1 to 256"),
+            ("hardwareModuleName:00a1", "a slash"),
+            ("hardwareModuleName:1.2.3/", "1 to 64 bytes"),
+            ("hardwareModuleName:1.2.3/0g", "1 to 64 bytes"),
         ] {
             let error = text.parse::<SubjectAltName>().unwrap_err();
             assert!(error.to_string().contains(reason), "{text}: {error}");
@@ -308,9 +453,16 @@ mod tests {
             "email:ops+web@acme.ch",
             "ip:10.0.0.1",
             "ip:::1",
+            "permanentIdentifier:SN-17 of Zürich",
+            "permanentIdentifier:1.3.6.1.4.1.99999.1/SN-17/b",
+            "permanentIdentifier:/1.2.3/no assigner",
+            "hardwareModuleName:1.3.6.1.4.1.99999.2/00a1ff",
         ] {
             let san: SubjectAltName = text.parse().unwrap();
             assert_eq!(san.to_string(), text);
+            let name = san.to_general_name().unwrap();
+            let name = GeneralName::from_der(&name.to_der().unwrap()).unwrap();
+            assert_eq!(SubjectAltName::from_general_name("name", &name).unwrap(), Some(san));
         }
         assert_eq!("DNS:Acme.CH".parse::<SubjectAltName>().unwrap().to_string(), "dns:acme.ch");
     }

@@ -56,6 +56,11 @@ const TABLES: &[Table] = &[
         ],
     ),
     (
+        "approval",
+        "token",
+        &[("token", Text), ("key_sha256", Text), ("asked_at", Integer), ("decision", Integer)],
+    ),
+    (
         "crl",
         "issuer, shard",
         &[

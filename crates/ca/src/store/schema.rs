@@ -102,6 +102,15 @@ const MIGRATIONS: &[&[&str]] = &[
         )",
         "CREATE TABLE audit_head (chain TEXT NOT NULL PRIMARY KEY, head TEXT NOT NULL)",
     ],
+    &[
+        // Requests that wait for a person (decision 0), were approved (1) or denied (2).
+        "CREATE TABLE approval (
+            token TEXT NOT NULL PRIMARY KEY,
+            key_sha256 TEXT NOT NULL,
+            asked_at BIGINT NOT NULL,
+            decision BIGINT NOT NULL
+        )",
+    ],
 ];
 
 impl Store {

@@ -94,7 +94,7 @@ async fn of_many_that_start_at_once_one_makes_the_schema() {
             .fetch_all(&stores[0].read)
             .await
             .unwrap();
-        assert_eq!(versions, [1, 2, 3, 4]);
+        assert_eq!(versions, [1, 2, 3, 4, 5]);
         for store in &stores {
             assert!(store.is_unused().await.unwrap());
         }
@@ -465,5 +465,39 @@ async fn whatever_changes_is_told_once_and_in_one_chain() {
         // What changes nothing is not told.
         assert!(!stores[0].revoke(&revoked(999, 0)).await.unwrap());
         assert_eq!(stores[0].chain_ends().await.unwrap()[0].position, end.position);
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_held_for_the_first_key_and_decided_once() {
+    for database in Database::each() {
+        let store = database.open().await;
+        let later = new_year() + Duration::from_secs(60);
+        for id in ["t", "u"] {
+            store.add_token(&token(id, later), new_year()).await.unwrap();
+        }
+        let waits = ("k1".to_owned(), Decision::Waiting);
+        assert_eq!(store.ask_for_approval("t", "k1").await.unwrap(), waits);
+        assert_eq!(store.ask_for_approval("t", "k2").await.unwrap(), waits);
+        assert_eq!(store.ask_for_approval("u", "k3").await.unwrap().1, Decision::Waiting);
+        let waiting = store.waiting_for_certificates(new_year()).await.unwrap();
+        let ids: Vec<_> =
+            waiting.iter().map(|asked| (asked.token.id.as_str(), asked.key_sha256.as_str())).collect();
+        assert_eq!(ids, [("t", "k1"), ("u", "k3")]);
+        assert!(store.waiting_for_certificates(later).await.unwrap().is_empty());
+        let store = store.operated_by("a person".into());
+        assert!(store.decide("t", true).await.unwrap());
+        assert!(!store.decide("t", false).await.unwrap() && !store.decide("v", true).await.unwrap());
+        assert!(store.decide("u", false).await.unwrap());
+        assert_eq!(store.ask_for_approval("t", "k1").await.unwrap().1, Decision::Approved);
+        assert_eq!(store.ask_for_approval("u", "k3").await.unwrap().1, Decision::Denied);
+        assert!(store.waiting_for_certificates(new_year()).await.unwrap().is_empty());
+        let log = store.audit("test", 0, 100).await.unwrap();
+        let decided: Vec<_> = log.iter().filter(|record| record.event.contains("a person")).collect();
+        assert!(decided.len() == 2 && decided[0].event.contains("approved"), "{decided:?}");
+        store.purge_tokens(later + Duration::from_secs(1)).await.unwrap();
+        let left: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM approval").fetch_one(&store.read).await.unwrap();
+        assert_eq!(left, 0);
     }
 }

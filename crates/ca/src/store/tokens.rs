@@ -70,19 +70,27 @@ impl Store {
 
     /// Forgets tokens whose lifetime ended before `time`, and says how many. Their certificates stay.
     pub(crate) async fn purge_tokens(&self, time: SystemTime) -> Result<u64> {
+        let failed = |e| Error::database("forget old tokens", e);
         retried(|| async {
+            let mut transaction = self.begin().await.map_err(failed)?;
+            sqlx::query("DELETE FROM approval WHERE token IN (SELECT id FROM token WHERE expires_at < $1)")
+                .bind(seconds(time))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
             let done = sqlx::query("DELETE FROM token WHERE expires_at < $1")
                 .bind(seconds(time))
-                .execute(&self.write)
+                .execute(&mut *transaction)
                 .await
-                .map_err(|e| Error::database("forget old tokens", e))?;
+                .map_err(failed)?;
+            transaction.commit().await.map_err(failed)?;
             Ok(done.rows_affected())
         })
         .await
     }
 }
 
-fn token_record(row: &AnyRow) -> Result<TokenRecord> {
+pub(super) fn token_record(row: &AnyRow) -> Result<TokenRecord> {
     Ok(TokenRecord {
         id: column(row, "id")?,
         secret_hash: column(row, "secret_hash")?,

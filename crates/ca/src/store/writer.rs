@@ -8,7 +8,6 @@
 use std::time::SystemTime;
 
 use enclasp_pki::{Certificate, Revoked, rfc3339};
-use rustix::process::geteuid;
 use serde_json::{Value, json};
 use sqlx::any::Any;
 use sqlx::{AnyPool, Transaction};
@@ -30,6 +29,10 @@ pub(super) enum Change {
     Token(TokenRecord, SystemTime),
     /// A token is spent on a certificate, unless it was before.
     Spending { token: String, certificate: Record },
+    /// A token's owner asks for a certificate that a person has to approve, unless it did before.
+    Request { token: String, key_sha256: String },
+    /// A person decides about such a request, if it waits.
+    Decision { token: String, approved: bool },
     /// A certificate that no token pays for.
     Certificate(Record),
     /// A certificate that follows on another, unless that was revoked.
@@ -49,6 +52,7 @@ pub(super) enum Change {
 /// A change, and who waits for it.
 pub(super) struct Job {
     change: Change,
+    operator: String,
     done: oneshot::Sender<Result<bool>>,
 }
 
@@ -64,7 +68,7 @@ impl Store {
     pub(super) async fn write(&self, change: Change) -> Result<bool> {
         let ended = || Error::Task { reason: "the one that writes records".into() };
         let (done, outcome) = oneshot::channel();
-        self.writer.send(Job { change, done }).await.map_err(|_| ended())?;
+        self.writer.send(Job { change, operator: self.operator.clone(), done }).await.map_err(|_| ended())?;
         outcome.await.map_err(|_| ended())?
     }
 
@@ -81,18 +85,18 @@ struct Writer {
     chain: String,
 }
 
-async fn run(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
+async fn run(writer: Writer, mut queue: mpsc::Receiver<Job>) {
     let mut batch = Vec::new();
-    while jobs.recv_many(&mut batch, BATCH).await > 0 {
-        let changes: Vec<_> = batch.iter().map(|job| &job.change).collect();
-        let outcomes: Vec<Result<bool>> = match writer.commit(&changes).await {
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let jobs: Vec<_> = batch.iter().collect();
+        let outcomes: Vec<Result<bool>> = match writer.commit(&jobs).await {
             Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-            Err(error) if changes.len() == 1 => vec![Err(error)],
+            Err(error) if jobs.len() == 1 => vec![Err(error)],
             // Whichever is to blame shall not spoil the others.
             Err(_) => {
-                let mut outcomes = Vec::with_capacity(changes.len());
-                for change in changes {
-                    outcomes.push(writer.commit(&[change]).await.map(|done| done.first() == Some(&true)));
+                let mut outcomes = Vec::with_capacity(jobs.len());
+                for job in jobs {
+                    outcomes.push(writer.commit(&[job]).await.map(|done| done.first() == Some(&true)));
                 }
                 outcomes
             }
@@ -106,16 +110,16 @@ async fn run(writer: Writer, mut jobs: mpsc::Receiver<Job>) {
 
 impl Writer {
     /// All of them in one transaction. Says of each whether it had something to change.
-    async fn commit(&self, changes: &[&Change]) -> Result<Vec<bool>> {
+    async fn commit(&self, jobs: &[&Job]) -> Result<Vec<bool>> {
         let failed = |e| Error::database("record what was done", e);
         retried(|| async {
             let mut transaction = begin(&self.pool, self.dialect).await.map_err(failed)?;
             let mut chain = audit::hold(&mut transaction, &self.chain).await?;
-            let mut outcomes = Vec::with_capacity(changes.len());
-            for change in changes {
+            let mut outcomes = Vec::with_capacity(jobs.len());
+            for Job { change, operator, .. } in jobs {
                 let done = apply(&mut transaction, change).await?;
                 if done {
-                    audit::append(&mut transaction, &mut chain, &change.event()).await?;
+                    audit::append(&mut transaction, &mut chain, &change.event(operator)).await?;
                 }
                 outcomes.push(done);
             }
@@ -134,6 +138,8 @@ async fn apply(transaction: &mut Transaction<'_, Any>, change: &Change) -> Resul
             Ok(true)
         }
         Change::Spending { token, certificate } => spend(transaction, token, certificate).await,
+        Change::Request { token, key_sha256 } => ask(transaction, token, key_sha256).await,
+        Change::Decision { token, approved } => decide(transaction, token, *approved).await,
         Change::Certificate(certificate) => {
             Store::insert(transaction, certificate).await?;
             Ok(true)
@@ -199,6 +205,30 @@ async fn spend(transaction: &mut Transaction<'_, Any>, token: &str, certificate:
             .map_err(failed)?;
     }
     Ok(spent)
+}
+
+async fn ask(transaction: &mut Transaction<'_, Any>, token: &str, key_sha256: &str) -> Result<bool> {
+    let done = sqlx::query(
+        "INSERT INTO approval (token, key_sha256, asked_at, decision) VALUES ($1, $2, $3, 0)
+         ON CONFLICT (token) DO NOTHING",
+    )
+    .bind(token)
+    .bind(key_sha256)
+    .bind(seconds(SystemTime::now()))
+    .execute(&mut **transaction)
+    .await
+    .map_err(|e| Error::database("record a request", e))?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn decide(transaction: &mut Transaction<'_, Any>, token: &str, approved: bool) -> Result<bool> {
+    let done = sqlx::query("UPDATE approval SET decision = $1 WHERE token = $2 AND decision = 0")
+        .bind(if approved { 1_i64 } else { 2 })
+        .bind(token)
+        .execute(&mut **transaction)
+        .await
+        .map_err(|e| Error::database("decide about a request", e))?;
+    Ok(done.rows_affected() == 1)
 }
 
 async fn succeed(transaction: &mut Transaction<'_, Any>, old: &str, certificate: &Record) -> Result<bool> {
@@ -287,8 +317,7 @@ async fn admit(
 
 impl Change {
     /// What the audit log says of it.
-    fn event(&self) -> Value {
-        let operator = || format!("uid {}", geteuid().as_raw());
+    fn event(&self, operator: &str) -> Value {
         let issued = |certificate: &Record, by: String| {
             json!({
                 "event": "issued",
@@ -310,19 +339,30 @@ impl Change {
                 "subject_alt_names": token.subject_alt_names,
                 "profile": token.profile,
                 "expires": rfc3339(token.expires),
-                "by": operator(),
+                "by": operator,
+            }),
+            Self::Request { token, key_sha256 } => json!({
+                "event": "approval asked for",
+                "token": token,
+                "key_sha256": key_sha256,
+                "by": format!("token {token}"),
+            }),
+            Self::Decision { token, approved } => json!({
+                "event": if *approved { "approved" } else { "denied" },
+                "token": token,
+                "by": operator,
             }),
             Self::Spending { token, certificate } => issued(certificate, format!("token {token}")),
             Self::Certificate(certificate) => {
                 let by_hand = certificate.issued_by == IssuedBy::Hand;
-                issued(certificate, if by_hand { operator() } else { "the authority".into() })
+                issued(certificate, if by_hand { operator.to_owned() } else { "the authority".into() })
             }
             Self::Successor { of, certificate } => issued(certificate, format!("certificate {of}")),
             Self::Revocation(revoked) => json!({
                 "event": "revoked",
                 "serial": revoked.serial,
                 "reason": revoked.reason,
-                "by": operator(),
+                "by": operator,
             }),
             Self::Responder { id, certificate } => issued(certificate, format!("responder {id}")),
             Self::Admission { id, issuing, .. } => json!({
@@ -330,9 +370,9 @@ impl Change {
                 "id": id,
                 "issuer": issuing.fingerprint_hex(),
                 "subject": issuing.subject().to_string(),
-                "by": operator(),
+                "by": operator,
             }),
-            Self::Refusal { id } => json!({ "event": "replica turned away", "id": id, "by": operator() }),
+            Self::Refusal { id } => json!({ "event": "replica turned away", "id": id, "by": operator }),
             Self::Note(event) => event.clone(),
         }
     }

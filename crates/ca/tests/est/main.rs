@@ -6,6 +6,7 @@ mod support;
 mod an_authority_is_made_whole;
 mod enrolment_resumes;
 mod hostile_peers;
+mod labels_and_profiles;
 mod refusals;
 mod renewal;
 mod standard_clients;

@@ -120,6 +120,7 @@ impl Ca {
             keystore: self.keystore.clone(),
             store: Store::open(&folder.join("identities")).unwrap(),
             pending: folder.join("enrolling"),
+            patience: Duration::ZERO,
         }
     }
 

@@ -1,14 +1,14 @@
 //! `enclasp ca`: a certification authority.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use enclasp_ca::{
-    AuditHead, Authority, DatabaseUrl, Filter, HttpUrl, NewAuthority, Record, Server, TokenRequest,
-    ask_to_join, init,
+    AuditHead, Authority, Config, DatabaseUrl, Filter, HttpUrl, NewAuthority, Profile, Record, Server,
+    TokenRequest, Waiting, WaitsFor, ask_to_join, init,
 };
 use enclasp_enroll::{Endpoint, duration};
 use enclasp_keystore::{Keystore, KeystoreKind};
@@ -93,6 +93,18 @@ shows that.")]
     },
 }
 
+#[derive(Subcommand)]
+enum ProfileVerb {
+    /// Check the profiles in authority.toml, and list all that there are with their rules.
+    #[command(after_help = "Example:
+  enclasp ca profile check --dir ca")]
+    Check {
+        /// Folder of the authority.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
 /// Where records are moved from.
 #[derive(clap::ValueEnum, Clone, Copy)]
 enum Source {
@@ -149,10 +161,12 @@ Standard EST clients give the whole token as the HTTP Basic password, with any u
         /// Common name of the certificate to be.
         #[arg(long, value_name = "NAME")]
         cn: String,
-        /// Subject alternative name: dns:HOST, ip:ADDRESS, uri:URI or email:ADDRESS. Repeatable.
+        /// Subject alternative name: dns:HOST, ip:ADDRESS, uri:URI, email:ADDRESS, permanentIdentifier:VALUE
+        /// or hardwareModuleName:OID/HEX. Repeatable.
         #[arg(long = "san", value_name = "KIND:VALUE")]
         sans: Vec<SubjectAltName>,
-        /// What the certificate will be good for: client or server.
+        /// What the certificate will be good for: client, device, server, user, short-lived, admin, viewer, or
+        /// another profile of authority.toml.
         #[arg(long, default_value = "client")]
         profile: String,
         /// How long the token is good.
@@ -168,7 +182,8 @@ Standard EST clients give the whole token as the HTTP Basic password, with any u
         /// The request, PEM or DER; `-` is standard input.
         #[arg(value_name = "FILE.csr")]
         request: PathBuf,
-        /// What the certificate will be good for: client or server.
+        /// What the certificate will be good for: client, device, server, user, short-lived, admin, viewer, or
+        /// another profile of authority.toml.
         #[arg(long, default_value = "client")]
         profile: String,
         /// How long it is valid [default: the profile's].
@@ -211,6 +226,11 @@ privilegeWithdrawn (RFC 5280).")]
         #[command(subcommand)]
         verb: AuditVerb,
     },
+    /// The rules by which certificates are issued.
+    Profile {
+        #[command(subcommand)]
+        verb: ProfileVerb,
+    },
     /// Move the records of an authority to PostgreSQL.
     #[command(after_help = "Example:
   enclasp ca migrate --dir ca --from sqlite --database postgres://ca@db.internal/ca
@@ -237,19 +257,21 @@ It waits until somebody approves; the same command goes on waiting.")]
         #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
         wait: Duration,
     },
-    /// List what waits for a person: replicas that want to join.
+    /// List what waits for a person: devices whose profile demands approval, replicas that want to join.
     Pending {
         #[command(flatten)]
         place: Place,
     },
-    /// Let a replica join.
+    /// Let a device have its certificate, or a replica join.
+    ///
+    /// Compare the key first: what waits shows its SHA-256, too.
     Approve {
         #[command(flatten)]
         place: Place,
-        /// As the replica shows it and `ca pending` lists it.
+        /// As `ca pending` lists it.
         id: String,
     },
-    /// Turn away a replica that wants to join.
+    /// Turn away a device or a replica that waits.
     Deny {
         #[command(flatten)]
         place: Place,
@@ -395,30 +417,96 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
         Verb::Pending { place } => {
             let waiting = place.open().await?.waiting().await?;
             if global.json {
-                let waiting = waiting.iter().map(|one| {
-                    json!({ "kind": "replica", "id": one.id, "subject": one.subject, "asked": output::time(one.asked) })
-                });
-                return output::json(&waiting.collect::<Vec<_>>());
+                return output::json(&waiting.iter().map(waiting_facts).collect::<Vec<_>>());
             }
             if waiting.is_empty() {
                 output::note("nothing waits");
                 return Ok(());
             }
-            let mut rows = vec![["ID", "SUBJECT", "ASKED"].map(str::to_owned).to_vec()];
-            rows.extend(waiting.into_iter().map(|one| vec![one.id, one.subject, output::time(one.asked)]));
+            let mut rows = vec![["ID", "WANTS", "SUBJECT", "KEY", "ASKED"].map(str::to_owned).to_vec()];
+            rows.extend(waiting.into_iter().map(|one| {
+                let wants = match one.wants {
+                    WaitsFor::Certificate { profile, .. } => format!("a certificate ({profile})"),
+                    WaitsFor::Admission => "to join".to_owned(),
+                };
+                vec![one.id, wants, one.subject, one.key_sha256, output::time(one.asked)]
+            }));
             output::table(&rows)
         }
         Verb::Approve { place, id } => {
             place.open().await?.approve(keystore(global)?, &id).await?;
-            output::note(format_args!("the replica {id} may join"));
+            output::note(format_args!("{id} is approved"));
             Ok(())
         }
         Verb::Deny { place, id } => {
             place.open().await?.deny(&id).await?;
-            output::note(format_args!("the replica {id} is turned away"));
+            output::note(format_args!("{id} is turned away"));
             Ok(())
         }
+        Verb::Profile { verb: ProfileVerb::Check { dir } } => check_profiles(global, &dir),
     }
+}
+
+fn waiting_facts(waiting: &Waiting) -> serde_json::Value {
+    let (kind, profile, names) = match &waiting.wants {
+        WaitsFor::Certificate { profile, subject_alt_names } => {
+            ("certificate", Some(profile), Some(subject_alt_names))
+        }
+        WaitsFor::Admission => ("replica", None, None),
+    };
+    json!({
+        "kind": kind,
+        "id": waiting.id,
+        "subject": waiting.subject,
+        "subject_alt_names": names,
+        "profile": profile,
+        "key_sha256": waiting.key_sha256,
+        "asked": output::time(waiting.asked),
+    })
+}
+
+fn check_profiles(global: &Global, dir: &Path) -> Outcome {
+    let path = dir.join("authority.toml");
+    let config =
+        Config::read(&path)?.ok_or_else(|| Failure::new(format!("there is no {}", path.display())))?;
+    let profiles = config.profile_names().map(|name| config.profile(name));
+    let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
+    let usages = |profile: &Profile| {
+        profile.certificate.extended_key_usages.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let keys = |profile: &Profile| profile.key_types.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let names = |profile: &Profile| profile.names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if global.json {
+        let facts = profiles.iter().map(|profile| {
+            json!({
+                "name": profile.name(),
+                "extended_key_usages": usages(profile),
+                "key_types": keys(profile),
+                "names": names(profile),
+                "default_lifetime": duration::format(profile.certificate.default_lifetime),
+                "max_lifetime": duration::format(profile.certificate.max_lifetime),
+                "approval": profile.approval,
+                "no_rev_avail": profile.certificate.no_rev_avail,
+            })
+        });
+        return output::json(&facts.collect::<Vec<_>>());
+    }
+    let mut rows = vec![["PROFILE", "FOR", "KEYS", "NAMES", "LIFETIME"].map(str::to_owned).to_vec()];
+    rows.extend(profiles.iter().map(|profile| {
+        let lifetimes = [profile.certificate.default_lifetime, profile.certificate.max_lifetime];
+        let mut lifetime = lifetimes.map(duration::format).join(" to ");
+        if profile.certificate.no_rev_avail {
+            lifetime.push_str(", not revocable");
+        }
+        if profile.approval {
+            lifetime.push_str(", a person approves");
+        }
+        let lists = [usages(profile), keys(profile), names(profile)].map(|list| list.join(" "));
+        [vec![profile.name().to_owned()], lists.to_vec(), vec![lifetime]].concat()
+    }));
+    output::table(&rows)?;
+    output::note(format_args!("{} is in order", path.display()));
+    Ok(())
 }
 
 fn keystore(global: &Global) -> Outcome<Arc<dyn Keystore>> {

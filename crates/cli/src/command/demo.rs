@@ -398,6 +398,7 @@ async fn enrol(
         keystore,
         store: state.identities()?,
         pending: state.enrolling(),
+        patience: Duration::ZERO,
     };
     let wait = output::Spinner::start(format!("enrolling {name}"));
     let identity = enclasp_enroll::enroll(&token, &enrolment, |_| {}).await?;

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use enclasp_enroll::{Enrolment, Step, Token};
+use enclasp_enroll::{Enrolment, Step, Token, duration};
 use enclasp_keystore::{Access, Algorithm, KeySpec, KeyUri, Policy, Presence};
 use serde_json::json;
 
@@ -15,6 +16,8 @@ use crate::{input, output, session};
 #[command(after_help = "Examples:
   enclasp enroll --token-file token --identity laptop
   enclasp enroll --token-file - --identity laptop --key soft:name=laptop-key < token
+
+  enclasp enroll --token-file token --identity printer --wait 1h     a person approves in that time
 
   enclasp enroll --with srv-tpm --identity srv     a software key for a server whose own key is slow
 
@@ -41,6 +44,9 @@ pub(crate) struct Enroll {
     /// What a key that is made demands before each signature: none, or confirm.
     #[arg(long, default_value_t)]
     presence: Presence,
+    /// How long to wait for a person's approval, if the authority demands one.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
+    wait: Duration,
 }
 
 pub(crate) async fn run(global: &Global, enroll: Enroll) -> Outcome {
@@ -62,11 +68,21 @@ pub(crate) async fn run(global: &Global, enroll: Enroll) -> Outcome {
         },
         store: state.identities()?,
         pending: state.enrolling(),
+        patience: enroll.wait,
     };
+    // What a person has to compare stays on the screen, once.
+    let mut said = String::new();
     let spinner = output::Spinner::start("opening the key");
     let identity = match token {
         Some(token) => {
-            enclasp_enroll::enroll(&token, &enrolment, |step| spinner.say(describe(&step))).await?
+            let progress = |step: Step| match step {
+                Step::Waiting { reason } if reason != said => {
+                    spinner.note(&reason);
+                    said = reason;
+                }
+                step => spinner.say(describe(&step)),
+            };
+            enclasp_enroll::enroll(&token, &enrolment, progress).await?
         }
         None => {
             let sponsor = session::sponsor(&state, enroll.with.as_deref().unwrap_or_default())?;
@@ -103,6 +119,7 @@ fn describe(step: &Step) -> String {
         Step::KeyMade(key) => format!("made the key `{key}`"),
         Step::KeyFound(key) => format!("found the key `{key}`"),
         Step::Requesting { authority } => format!("asking {authority} for a certificate"),
+        Step::Waiting { .. } => "waiting for a person's approval".to_owned(),
         Step::Certified { subject, .. } => format!("got a certificate for {subject}"),
         Step::Stored { identity } => format!("stored the identity `{identity}`"),
         _ => "working".to_owned(),

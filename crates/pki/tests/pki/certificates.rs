@@ -153,7 +153,7 @@ fn extensions_are_what_the_profile_says() {
     };
     let both = Profile {
         name: "both".into(),
-        extended_key_usages: vec![Purpose::Client, Purpose::Server],
+        extended_key_usages: vec![Purpose::Client.into(), Purpose::Server.into()],
         ..Profile::client()
     };
     let leaf_text = text(&authority.issue(&*key, &both));
