@@ -34,7 +34,7 @@ fn authority_refuses_bad_requests() {
     home.openssl("req -new -sha1 -key web.key -subj /CN=web -out sha1.csr");
     home.enclasp("ca sign --dir ca sha1.csr").fails(1).says("hint: P-256, P-384 and Ed25519");
 
-    home.enclasp("ca sign --dir ca web.csr --profile admin").fails(1).says("`admin`").says("client");
+    home.enclasp("ca sign --dir ca web.csr --profile root").fails(1).says("`root`").says("client");
     home.enclasp("ca sign --dir ca web.csr --lifetime 3650d").fails(1).says("3650d").says("90d");
     home.enclasp("ca sign --dir ca web.csr --lifetime 10").fails(2).says("`10` is not a duration");
     home.enclasp("ca sign --dir elsewhere web.csr")
