@@ -63,6 +63,7 @@ mod pkcs12_becomes_a_software_identity;
 mod protocols_are_agreed_upon;
 mod pulled_token_is_used_again_when_it_is_back;
 mod readme_guide_works;
+mod renewal_goes_by_itself;
 mod renewal_keeps_the_identity_good;
 mod renewal_survives_kill_9;
 mod replicas_share_a_database;

@@ -42,6 +42,9 @@ pub struct Config {
     /// Among how many CRLs each issuer's certificates are divided: 1 to 1024. It may grow.
     #[serde(default = "one")]
     pub crl_shards: u32,
+    /// How many devices are issued certificates at the same time; more are told to come back in up to a minute.
+    #[serde(default = "many")]
+    pub requests_at_once: usize,
     /// The rules of certificates, by the name of the profile. Those that every authority has are `client`,
     /// `device`, `server`, `user`, `short-lived`, `admin` and `viewer`.
     #[serde(default)]
@@ -61,6 +64,9 @@ pub(crate) struct SharedSettings {
     pub(crate) http_url: Option<HttpUrl>,
     #[serde(default = "one")]
     pub(crate) crl_shards: u32,
+    /// How many devices are issued certificates at the same time; more are told to come back in up to a minute.
+    #[serde(default = "many")]
+    pub(crate) requests_at_once: usize,
     #[serde(default)]
     pub(crate) profiles: BTreeMap<String, ProfileSettings>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -80,6 +86,10 @@ pub struct Label {
 
 fn one() -> u32 {
     1
+}
+
+pub(crate) fn many() -> usize {
+    256
 }
 
 /// More CRLs than that are of no use.
@@ -114,6 +124,9 @@ impl Config {
         if !(1..=MAX_SHARDS).contains(&config.crl_shards) {
             return Err(error(format!("crl-shards is not between 1 and {MAX_SHARDS}")));
         }
+        if config.requests_at_once == 0 {
+            return Err(error("requests-at-once is 0, which would let nobody in".into()));
+        }
         if config.crl_shards > 1 && config.http_url.is_none() {
             return Err(error("crl-shards needs http-url, which tells the CRLs apart".into()));
         }
@@ -134,6 +147,7 @@ impl Config {
             url: self.url.clone(),
             http_url: self.http_url.clone(),
             crl_shards: self.crl_shards,
+            requests_at_once: self.requests_at_once,
             profiles: self.profiles.clone(),
             labels: self.labels.clone(),
         }
@@ -234,6 +248,7 @@ mod tests {
             ("max-lifetime", "names = [\"host\"]\nmax-lifetime", "not a rule for names"),
             ("max-lifetime", "no-rev-avail = true\nmax-lifetime", "live 7d at most"),
             ("max-lifetime", "extended-key-usages = [\"OCSPSigning\"]\nmax-lifetime", "speak for"),
+            ("name =", "requests-at-once = 0\nname =", "let nobody in"),
             ("[profiles.client]", "[labels.cacerts]\nprofile = \"client\"\n[profiles.client]", "operation"),
             ("[profiles.client]", "[labels.a]\nprofile = \"none\"\n[profiles.client]", "no profile `none`"),
             ("\"7d\"", "\"7\"", "duration"),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::rand;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, FromRequestParts, Path, Request, State};
@@ -130,6 +131,8 @@ async fn simpleenroll(
 ) -> Answer {
     let claim = issuance.claim(&secret_of(&headers)?, SystemTime::now()).await?;
     let request = certification_request(&headers, body).await?;
+    // Not before the body is there: nobody shall hold a place by sending it slowly.
+    let _place = issuance.place()?;
     issued(&issuance.enroll(claim, request, place.profile.as_deref()).await?, &place)
 }
 
@@ -144,6 +147,7 @@ async fn simplereenroll(
         Refusal::Forbidden("renewal needs the certificate to be renewed as the TLS client certificate".into())
     })?;
     let request = certification_request(&headers, body).await?;
+    let _place = issuance.place()?;
     issued(&issuance.renew(&peer, request, place.profile.as_deref()).await?, &place)
 }
 
@@ -244,6 +248,16 @@ fn line(status: StatusCode, text: &str) -> Response {
     (status, headers, format!("{text}\n")).into_response()
 }
 
+/// In how many seconds one of many shall come back, so that they do not come together again.
+fn spread() -> u16 {
+    let mut random = [0];
+    // Without randomness they come in the middle.
+    if rand::fill(&mut random).is_err() {
+        random = [127];
+    }
+    5 + u16::from(random[0]) * 55 / 255
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, text) = match self {
@@ -253,6 +267,9 @@ impl IntoResponse for Refusal {
             Self::NotFound(text) => (StatusCode::NOT_FOUND, text),
             Self::Waiting(text) => (StatusCode::ACCEPTED, text),
             Self::MediaType(text) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, text),
+            Self::Busy => {
+                (StatusCode::TOO_MANY_REQUESTS, "too many devices are here now: come back later".into())
+            }
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the request is larger than {} KiB", est::MAX_REQUEST / 1024),
@@ -266,6 +283,10 @@ impl IntoResponse for Refusal {
         let mut response = line(status, &text);
         let (name, value) = match status {
             StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Basic realm=\"Enclasp enrolment token\""),
+            StatusCode::TOO_MANY_REQUESTS => {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(spread()));
+                return response;
+            }
             // The rest of the body is not worth reading.
             StatusCode::PAYLOAD_TOO_LARGE => (CONNECTION, "close"),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::ACCEPTED => (RETRY_AFTER, "5"),

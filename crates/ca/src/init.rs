@@ -13,6 +13,7 @@ use enclasp_pki::{
 };
 
 use crate::authority::{CONFIG, ISSUING, ROOT};
+use crate::config::many;
 use crate::profile::BUILT_IN;
 use crate::{Config, DatabaseUrl, Error, HttpUrl, Profile, Result};
 
@@ -76,6 +77,7 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
         audit_key: Some(audit_key.info().uri.clone()),
         http_url: new.http_url.clone(),
         crl_shards: 1,
+        requests_at_once: many(),
         profiles: profiles.collect(),
         labels: BTreeMap::new(),
     };

@@ -12,6 +12,7 @@ use enclasp_pki::{
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
 use subtle::ConstantTimeEq;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::names::{same_as, within_token};
 use crate::refusal::Refusal;
@@ -31,6 +32,8 @@ type Answer<T> = std::result::Result<T, Refusal>;
 pub(crate) struct Issuance {
     authority: Authority,
     key: Arc<dyn Key>,
+    /// For those who are issued certificates at the moment.
+    places: Semaphore,
 }
 
 /// A certificate to be issued.
@@ -59,7 +62,8 @@ impl Issuance {
         if key.info().spki != authority.issuing().spki() {
             return Err(Error::WrongKey { certificate: "issuing", key: key.info().uri.to_string() });
         }
-        Ok(Self { authority, key })
+        let places = Semaphore::new(authority.config().requests_at_once.min(Semaphore::MAX_PERMITS));
+        Ok(Self { authority, key, places })
     }
 
     pub(crate) fn authority(&self) -> &Authority {
@@ -68,6 +72,12 @@ impl Issuance {
 
     pub(crate) fn key(&self) -> Arc<dyn Key> {
         self.key.clone()
+    }
+
+    /// A place among those who are issued certificates at the moment, while it is held. Whoever gets none
+    /// comes back later: a queue as long as a fleet would help nobody.
+    pub(crate) fn place(&self) -> Answer<SemaphorePermit<'_>> {
+        self.places.try_acquire().map_err(|_| Refusal::Busy)
     }
 
     /// Finds the record of a token whose secret a device shows.

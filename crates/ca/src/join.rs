@@ -156,6 +156,7 @@ fn prepare(
                 audit_key: Some(audit.info().uri.clone()),
                 http_url: shared.http_url,
                 crl_shards: shared.crl_shards,
+                requests_at_once: shared.requests_at_once,
                 profiles: shared.profiles,
                 labels: shared.labels,
             };

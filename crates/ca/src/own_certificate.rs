@@ -1,8 +1,9 @@
 //! The certificate that the authority's own server presents.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use enclasp_enroll::schedule::due;
 use enclasp_enroll::{Endpoint, subject_of};
 use enclasp_keystore::{Key, Keystore, durable};
 use enclasp_pki::{Certificate, SubjectAltName};
@@ -43,7 +44,7 @@ impl OwnCertificate {
     }
 
     /// The TLS server with a certificate that is not due, a new one if need be; and when it will be
-    /// due, which is at two thirds of its life.
+    /// due, which is at about two thirds of its life.
     pub(crate) async fn fresh(&self) -> Result<(enclasp_tls::Server, SystemTime)> {
         let leaf = match self.stored()? {
             Some(leaf) => leaf,
@@ -116,9 +117,4 @@ fn names(url: &Endpoint) -> Result<Vec<SubjectAltName>> {
         }
     }
     Ok(names)
-}
-
-fn due(leaf: &Certificate) -> SystemTime {
-    let life = leaf.not_after().duration_since(leaf.not_before()).unwrap_or(Duration::ZERO);
-    leaf.not_before() + life * 2 / 3
 }

@@ -15,6 +15,8 @@ pub(crate) enum Refusal {
     NotFound(String),
     /// A person has to approve first: 202.
     Waiting(String),
+    /// Too many others are here: 429.
+    Busy,
     /// The request is too long: 413.
     TooLarge,
     /// The body says that it is something else than a request: 415.
@@ -31,7 +33,7 @@ impl Refusal {
             | Self::Unauthorized(text)
             | Self::Forbidden(text)
             | Self::MediaType(text) => Some(text),
-            Self::NotFound(_) | Self::Waiting(_) | Self::TooLarge | Self::Internal(_) => None,
+            Self::NotFound(_) | Self::Waiting(_) | Self::Busy | Self::TooLarge | Self::Internal(_) => None,
         }
     }
 }

@@ -92,6 +92,7 @@ impl Command {
         match self {
             Self::Demo(_) => LogLevel::Nothing,
             Self::Ca(ca) if ca.serves() => LogLevel::Events,
+            Self::Renew(renew) if renew.keeps_to_a_plan() => LogLevel::Events,
             Self::Agent(_) | Self::Client(_) | Self::Server(_) => LogLevel::Events,
             _ => LogLevel::Warnings,
         }

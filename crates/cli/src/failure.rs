@@ -50,6 +50,11 @@ impl Failure {
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
+
+    /// The line that says what to do, if there is one.
+    pub(crate) fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
 }
 
 /// Reports a command line that cannot be read. A value that one of our types refused is reported

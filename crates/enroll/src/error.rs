@@ -118,6 +118,14 @@ impl Error {
         })
     }
 
+    /// How long the authority asks to wait before the same request.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Later { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether the authority will never answer the same request otherwise.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::Refused { status: 401 | 403, .. })

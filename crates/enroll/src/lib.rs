@@ -17,6 +17,7 @@ mod error;
 pub mod est;
 mod pending;
 mod renewal;
+pub mod schedule;
 mod token;
 mod trust;
 

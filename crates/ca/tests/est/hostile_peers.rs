@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use enclasp_enroll::Error;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::support::{Ca, csr};
 
@@ -71,4 +73,42 @@ async fn open_connections_do_not_keep_a_server_from_stopping() {
     idle.read_exact(&mut some).await.unwrap();
     assert!(some.starts_with(b"HTTP/1.1 200 OK"));
     tokio::time::timeout(Duration::from_secs(5), ca.stop()).await.expect("an idle connection is closed");
+}
+
+/// Of many that come together some are told to come back, each at another time; and then they are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_is_spread() {
+    let ca =
+        Ca::start_with(|config| config.replacen("requests-at-once = 256", "requests-at-once = 1", 1)).await;
+    let client = ca.client().with_patience(Duration::ZERO);
+    let key = ca.key("web");
+    let request = csr(&*key, "CN=web", &[]);
+    let (mut served, mut sent_away) = (0, Vec::new());
+    // Two meet in one moment by chance, and in fifty herds surely.
+    for _ in 0..50 {
+        let mut herd = JoinSet::new();
+        for _ in 0..16 {
+            let token = ca.token("web", &[]).await;
+            let (client, request) = (client.clone(), request.clone());
+            herd.spawn(async move { (client.simpleenroll(&request, token.secret()).await, token) });
+        }
+        for (answer, token) in herd.join_all().await {
+            match answer {
+                Ok(_) => served += 1,
+                Err(error) => sent_away.push((error, token)),
+            }
+        }
+        if !sent_away.is_empty() {
+            break;
+        }
+    }
+    assert!(!sent_away.is_empty(), "{served} were served, and nobody was sent away");
+    assert!(served > 0);
+    for (error, token) in &sent_away {
+        assert!(matches!(error, Error::Later { status: 429, .. }), "{error}");
+        let wait = error.retry_after().unwrap().as_secs();
+        assert!((5..=60).contains(&wait), "{wait}");
+        client.simpleenroll(&request, token.secret()).await.unwrap();
+    }
+    assert_eq!(ca.issued().await.len(), served + sent_away.len());
 }
