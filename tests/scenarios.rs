@@ -6,6 +6,7 @@ mod agent_is_started_again_after_a_crash;
 mod agent_serves_many_at_once;
 mod authority_listens_where_its_url_says;
 mod authority_refuses_bad_requests;
+mod backups_are_restored;
 mod certificate_lives_on_the_token;
 mod client_needs_roots;
 mod client_of_another_ca_is_refused;

@@ -18,7 +18,7 @@ pub(crate) const CONFIG: &str = "authority.toml";
 pub(crate) const ROOT: &str = "root.pem";
 pub(crate) const ISSUING: &str = "issuing.pem";
 pub(crate) const SERVER: &str = "server.pem";
-const DATABASE: &str = "authority.db";
+pub(crate) const DATABASE: &str = "authority.db";
 
 /// The longest certificate file that is read, in bytes.
 const MAX_CERTIFICATE: u64 = 1024 * 1024;
@@ -126,7 +126,7 @@ impl Authority {
             return Err(Error::OtherAuthority { database: database.to_string(), root });
         }
         self.store.fence().await?;
-        let count = self.store.copy_to(&target).await?;
+        let count = self.store.copy_snapshot_to(&target).await?;
         target.close().await;
         // A password in the settings would be one more place to keep it.
         let config = Config { database: Some(database.without_password()), ..self.config.clone() };

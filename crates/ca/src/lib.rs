@@ -12,6 +12,7 @@
 mod approval;
 mod audit;
 mod authority;
+mod backup;
 mod config;
 mod database;
 mod error;
@@ -38,6 +39,7 @@ mod postgres;
 pub use approval::{Waiting, WaitsFor};
 pub use audit::{AuditHead, VerifiedChain};
 pub use authority::{Authority, TokenRequest};
+pub use backup::{NeededKey, Saved, restore};
 pub use config::{Config, Label};
 pub use database::DatabaseUrl;
 pub use error::{Error, Result};

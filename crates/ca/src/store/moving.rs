@@ -1,9 +1,11 @@
 //! Moving an authority from SQLite to another database, while it is in use.
 
-use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Executor};
+use std::time::SystemTime;
 
-use super::{Store, column};
+use sqlx::any::{Any, AnyRow};
+use sqlx::{AssertSqlSafe, Executor, Transaction};
+
+use super::{Dialect, Store, column, seconds};
 use crate::{Error, Result};
 
 #[derive(Clone, Copy)]
@@ -101,12 +103,23 @@ impl Store {
         Ok(())
     }
 
-    /// Copies every record to `target`, but for those that it has. Returns how many certificates it
-    /// has now.
-    pub(crate) async fn copy_to(&self, target: &Self) -> Result<u64> {
+    /// Copies every record to `target`, but for those that it has, as they are in one moment. Returns how many
+    /// certificates it has now.
+    pub(crate) async fn copy_snapshot_to(&self, target: &Self) -> Result<u64> {
+        let failed = |e| Error::database("read records of", e);
+        let begin = match self.dialect {
+            // It sees one state of the database from its first statement on.
+            Dialect::Sqlite => "BEGIN",
+            Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        let mut snapshot = self.read.begin_with(begin).await.map_err(failed)?;
         for (table, key, columns) in TABLES {
-            self.copy_table(target, table, key, columns).await?;
-            let (here, there) = (self.count(table).await?, target.count(table).await?);
+            copy_table(&mut snapshot, target, table, key, columns).await?;
+            let here: i64 = sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
+                .fetch_one(&mut *snapshot)
+                .await
+                .map_err(failed)?;
+            let (here, there) = (here.unsigned_abs(), target.count(table).await?);
             if there < here {
                 let reason = format!("{there} of {here} rows of the table {table} arrived");
                 return Err(Error::Record { reason });
@@ -115,42 +128,20 @@ impl Store {
         target.count("certificate").await
     }
 
+    /// Has all CRLs signed anew, with numbers above those that may have been given since the records were
+    /// saved. There is one CRL a second at most, and so never as many as seconds since 1970.
+    pub(crate) async fn outrun_crl_numbers(&self, now: SystemTime) -> Result<()> {
+        sqlx::query("UPDATE crl SET changes = changes + 1, number = $1 WHERE number < $1")
+            .bind(seconds(now))
+            .execute(&self.write)
+            .await
+            .map_err(|e| Error::database("prepare CRLs in", e))?;
+        Ok(())
+    }
+
     /// Whether nothing depends on what it holds.
     pub(crate) async fn is_unused(&self) -> Result<bool> {
         Ok(self.count("certificate").await? == 0 && self.count("token").await? == 0)
-    }
-
-    async fn copy_table(
-        &self,
-        target: &Self,
-        table: &str,
-        key: &str,
-        columns: &[(&str, Kind)],
-    ) -> Result<()> {
-        let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        let places = (1..=columns.len()).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
-        let insert =
-            format!("INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO NOTHING");
-        let failed = |e| Error::database("move records to", e);
-        let mut done = 0;
-        loop {
-            // By position: nothing changes behind the fence.
-            let select = format!("SELECT {names} FROM {table} ORDER BY {key} LIMIT {BATCH} OFFSET {done}");
-            let rows = sqlx::query(AssertSqlSafe(select))
-                .fetch_all(&self.read)
-                .await
-                .map_err(|e| Error::database("read records of", e))?;
-            let mut transaction = target.begin().await.map_err(failed)?;
-            for row in &rows {
-                let query = bound(sqlx::query(AssertSqlSafe(insert.clone())), row, columns)?;
-                query.execute(&mut *transaction).await.map_err(failed)?;
-            }
-            transaction.commit().await.map_err(failed)?;
-            done += rows.len();
-            if rows.len() < BATCH {
-                return Ok(());
-            }
-        }
     }
 
     async fn count(&self, table: &str) -> Result<u64> {
@@ -159,6 +150,38 @@ impl Store {
             .await
             .map_err(|e| Error::database("count the records of", e))?;
         Ok(count.unsigned_abs())
+    }
+}
+
+async fn copy_table(
+    snapshot: &mut Transaction<'_, Any>,
+    target: &Store,
+    table: &str,
+    key: &str,
+    columns: &[(&str, Kind)],
+) -> Result<()> {
+    let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let places = (1..=columns.len()).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
+    let insert = format!("INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO NOTHING");
+    let failed = |e| Error::database("move records to", e);
+    let mut done = 0;
+    loop {
+        // By position: nothing changes within a snapshot.
+        let select = format!("SELECT {names} FROM {table} ORDER BY {key} LIMIT {BATCH} OFFSET {done}");
+        let rows = sqlx::query(AssertSqlSafe(select))
+            .fetch_all(&mut **snapshot)
+            .await
+            .map_err(|e| Error::database("read records of", e))?;
+        let mut transaction = target.begin().await.map_err(failed)?;
+        for row in &rows {
+            let query = bound(sqlx::query(AssertSqlSafe(insert.clone())), row, columns)?;
+            query.execute(&mut *transaction).await.map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        done += rows.len();
+        if rows.len() < BATCH {
+            return Ok(());
+        }
     }
 }
 

@@ -310,7 +310,7 @@ async fn records_move_whole_and_the_old_database_takes_no_more() {
     // However often it is begun.
     for _ in 0..2 {
         old.fence().await.unwrap();
-        assert_eq!(old.copy_to(&new).await.unwrap(), 1002);
+        assert_eq!(old.copy_snapshot_to(&new).await.unwrap(), 1002);
     }
     let all =
         |store: Store| async move { store.certificates(&Filter::default(), None, usize::MAX).await.unwrap() };

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use enclasp_ca::{
-    AuditHead, Authority, Config, DatabaseUrl, Filter, HttpUrl, NewAuthority, Profile, Record, Server,
-    TokenRequest, Waiting, WaitsFor, ask_to_join, init,
+    AuditHead, Authority, Config, DatabaseUrl, Filter, HttpUrl, NewAuthority, Profile, Record, Saved, Server,
+    TokenRequest, Waiting, WaitsFor, ask_to_join, init, restore,
 };
 use enclasp_enroll::{Endpoint, duration};
 use enclasp_keystore::{Keystore, KeystoreKind};
@@ -244,6 +244,30 @@ devices repeat, until it is started again. If anything fails, the same command g
         #[arg(long)]
         from: Source,
     },
+    /// Save the records and settings of an authority, which may be in use, in a new folder.
+    #[command(after_help = "Example:
+  enclasp ca backup --dir ca --out backup-$(date +%F)
+
+It holds no key, and says which are needed.")]
+    Backup {
+        #[command(flatten)]
+        place: Place,
+        /// The new folder.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make an authority anew from a backup.
+    #[command(after_help = "Example:
+  enclasp ca restore --from backup-2026-11-24 --dir ca
+
+What was issued since the backup is unknown to it: such certificates are not renewed and cannot be revoked.")]
+    Restore {
+        #[command(flatten)]
+        place: Place,
+        /// The folder of the backup.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+    },
     /// Make a replica of an authority whose records are in PostgreSQL, with an issuing key of its own.
     #[command(after_help = "Example:
   enclasp ca join --dir ca2 --database postgres://ca@db.internal/ca
@@ -413,6 +437,16 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
                 Ok(())
             }
         }
+        Verb::Backup { place, out } => {
+            let authority = place.open().await?;
+            let saved = authority.back_up(&out).await?;
+            authority.close().await;
+            report_saved(global, &out, &saved)
+        }
+        Verb::Restore { place, from } => {
+            let saved = restore(&from, &place.dir, place.database()?.as_ref()).await?;
+            report_saved(global, &place.dir, &saved)
+        }
         Verb::Join { place, wait } => join(global, &place, wait).await,
         Verb::Pending { place } => {
             let waiting = place.open().await?.waiting().await?;
@@ -445,6 +479,34 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
         }
         Verb::Profile { verb: ProfileVerb::Check { dir } } => check_profiles(global, &dir),
     }
+}
+
+fn report_saved(global: &Global, folder: &Path, saved: &Saved) -> Outcome {
+    let keys = saved.keys.iter();
+    if global.json {
+        let keys =
+            keys.map(|key| json!({ "role": key.role, "key": key.uri, "can_be_copied": key.can_be_copied }));
+        return output::json(&json!({
+            "dir": folder,
+            "certificates": saved.certificates,
+            "keys_needed": keys.collect::<Vec<_>>(),
+        }));
+    }
+    output::note(format_args!(
+        "{} holds the records of {} certificates",
+        folder.display(),
+        saved.certificates
+    ));
+    output::note("it holds none of the keys, which are needed:");
+    let rows = keys.map(|key| {
+        let fate = if key.can_be_copied {
+            "a copy of its agent's keys folder brings it to another machine"
+        } else {
+            "it cannot be copied: without it, a new issuing certificate is needed"
+        };
+        vec![key.role.to_owned(), key.uri.to_string(), fate.to_owned()]
+    });
+    output::table(&rows.collect::<Vec<_>>())
 }
 
 fn waiting_facts(waiting: &Waiting) -> serde_json::Value {
