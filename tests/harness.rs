@@ -26,5 +26,5 @@ pub(crate) use net::{ask, eventually, free_port, wait_until_listening};
 pub(crate) use parts::{is_root, needs};
 pub(crate) use ports::free_ports;
 pub(crate) use postgres::Postgres;
-pub(crate) use process::{Done, Running, run, run_with_input};
+pub(crate) use process::{Done, PATIENCE, Running, run, run_with_input};
 pub(crate) use terminal::Terminal;

@@ -1,9 +1,11 @@
 //! One scenario per file.
 
+mod a_faulty_module_harms_nobody_else;
 mod a_full_disk_leaves_what_was_there;
 mod a_hanging_agent_holds_up_no_open_connection;
 mod agent_is_started_again_after_a_crash;
 mod agent_serves_many_at_once;
+mod agents_keep_nothing_of_who_starts_them;
 mod authority_listens_where_its_url_says;
 mod authority_refuses_bad_requests;
 mod backups_are_restored;
@@ -35,6 +37,7 @@ mod gnutls_server_accepts_our_client;
 mod hardware_agent_is_started_again_after_a_crash;
 mod hardware_certifies_software_for_a_server;
 mod hardware_keys_are_made_and_listed;
+mod hardware_keys_are_replaced_under_a_running_server;
 mod import_refuses_a_certificate_without_its_key;
 mod java_client_is_served;
 mod java_server_accepts_our_client;
@@ -69,6 +72,7 @@ mod renewal_keeps_the_identity_good;
 mod renewal_survives_kill_9;
 mod replicas_share_a_database;
 mod requests_wait_for_approval;
+mod resource_manager_is_missed_and_found_again;
 mod revoked_certificates_are_refused;
 mod rsa_claim_with_an_ec_certificate_is_refused;
 mod rsa_keys_in_hardware_meet_openssl;
@@ -81,6 +85,7 @@ mod server_refuses_a_client_of_another_ca;
 mod server_refuses_a_client_without_a_certificate;
 mod server_refuses_a_wrong_cn;
 mod server_refuses_an_expired_client;
+mod several_tokens_and_modules_serve_at_once;
 mod standard_est_clients_enrol;
 mod the_audit_log_shows_changes;
 mod tunnel_carries_a_mebibyte_both_ways;

@@ -1,8 +1,11 @@
 //! Where the keys of a scenario live: in software, on PKCS#11 tokens, in TPMs. The hardware is
 //! software, too: SoftHSM, kryoptic, tpm2-pkcs11 and swtpm.
 
-use rustix::process::{Pid, Signal, kill_process};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::authority::{ALGORITHMS, CURVES};
 use super::home::Home;
@@ -14,6 +17,9 @@ use super::process::{Running, run};
 pub(crate) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const TPM2_PKCS11: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so";
 
+/// The TCTI of a resource manager on the session's bus.
+const MANAGED: &str = "tabrmd:bus_type=session";
+
 /// A keystore of a home, whose hardware lives as long as this.
 pub(crate) struct Keystore<'a> {
     home: &'a Home,
@@ -22,9 +28,10 @@ pub(crate) struct Keystore<'a> {
 
 enum Kind {
     Soft,
-    /// A token `t`. Its PIN is 1234, and in the file `pin`.
+    /// A token. Its PIN is in a file: for the label `t` 1234 in `pin`, for another one in `pin-LABEL`.
     Token {
         name: &'static str,
+        label: &'static str,
         module: PathBuf,
         _tpm: Option<Running>,
     },
@@ -32,6 +39,8 @@ enum Kind {
         port: u16,
         _process: Running,
     },
+    /// Behind a resource manager.
+    ManagedTpm,
 }
 
 impl Home {
@@ -68,6 +77,29 @@ impl Home {
         Some(self.token_keystore("softhsm", Path::new(SOFTHSM), None))
     }
 
+    /// A token `u` of SoftHSM beside the other one. Its PIN is 5678.
+    pub(crate) fn second_token(&self) -> Keystore<'_> {
+        let mut make =
+            self.program("softhsm2-util", "--init-token --free --label u --pin 5678 --so-pin 56785678");
+        make.env("HOME", self.path(""));
+        run(make).succeeds();
+        self.write("pin-u", "5678\n");
+        let kind = Kind::Token { name: "softhsm-u", label: "u", module: SOFTHSM.into(), _tpm: None };
+        Keystore { home: self, kind }
+    }
+
+    /// The token of [`softhsm`](Self::softhsm) through a module that is at fault in the way that a file
+    /// in `tokens` says: `crates/agent/tests/agent/faulty.c`.
+    pub(crate) fn faulty(&self) -> Keystore<'_> {
+        self.set("FAULTY", self.path("tokens"));
+        let module = self.path("faulty.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/tests/agent/faulty.c");
+        let mut compile = self.program("cc", "-shared -fPIC -Wall -Werror -o");
+        compile.arg(&module).arg(source).arg("-ldl");
+        run(compile).succeeds();
+        self.token_keystore("faulty", &module, None)
+    }
+
     /// A token of kryoptic.
     pub(crate) fn kryoptic(&self) -> Option<Keystore<'_>> {
         let module = std::env::var("ENCLASP_KRYOPTIC_MODULE").unwrap_or_default();
@@ -95,7 +127,8 @@ impl Home {
         }
         let (socket, control) = (self.path("tpm-of-token.sock"), self.path("tpm-of-token.sock.ctrl"));
         let at = |path: &Path| format!("type=unixio,path={}", path.display());
-        let process = self.swtpm("tpm-of-token", &at(&socket), &at(&control));
+        std::fs::create_dir(self.path("tpm-of-token")).expect("a folder");
+        let process = self.run_swtpm("tpm-of-token", &at(&socket), &at(&control));
         eventually("swtpm listens", || socket.exists() && control.exists());
         let store = self.path("tpm2-pkcs11");
         std::fs::create_dir(&store).expect("a folder");
@@ -111,17 +144,53 @@ impl Home {
         if !built || !needs(&["swtpm"]) {
             return None;
         }
-        // The control channel is expected on the port after that of the commands.
         let port = free_ports(2);
-        let at = |port: u16| format!("type=tcp,port={port}");
-        let process = self.swtpm("tpm", &at(port), &at(port + 1));
-        wait_until_listening(port);
+        std::fs::create_dir(self.path("tpm")).expect("a folder");
+        let process = self.swtpm_at(port);
         Some(Keystore { home: self, kind: Kind::Tpm { port, _process: process } })
+    }
+
+    /// A TPM behind a resource manager, on a bus of its own.
+    pub(crate) fn managed_tpm(&self) -> Option<ManagedTpm<'_>> {
+        let tcti = "/usr/lib/x86_64-linux-gnu/libtss2-tcti-tabrmd.so.0";
+        let built = cfg!(feature = "tpm") || needs(&["libtss2-dev, with which the feature tpm is built,"]);
+        if !built || !needs(&["swtpm", "tpm2-abrmd", "tpm2_getcap", "dbus-daemon", tcti]) {
+            return None;
+        }
+        let (port, bus) = (free_ports(2), self.path("bus"));
+        let address = format!("unix:path={}", bus.display());
+        let daemon = self.program("dbus-daemon", &format!("--session --nofork --address={address}"));
+        let daemon = Running::start(daemon);
+        eventually("the bus is there", || bus.exists());
+        self.set("DBUS_SESSION_BUS_ADDRESS", address);
+        std::fs::create_dir(self.path("tpm")).expect("a folder");
+        let tpm = self.swtpm_at(port);
+        let manager = self.resource_manager(port);
+        let kind = Kind::ManagedTpm;
+        Some(ManagedTpm { keystore: Keystore { home: self, kind }, port, manager, tpm, _bus: daemon })
+    }
+
+    fn resource_manager(&self, port: u16) -> Running {
+        let line = format!("--session --allow-root --tcti=swtpm:host=127.0.0.1,port={port}");
+        let manager = Running::start(self.with_settings(self.program("tpm2-abrmd", &line)));
+        eventually("the resource manager answers", || {
+            let ask = self.program("tpm2_getcap", &format!("-T {MANAGED} properties-fixed"));
+            run(self.with_settings(ask)).code == Some(0)
+        });
+        manager
+    }
+
+    fn swtpm_at(&self, port: u16) -> Running {
+        let at = |port: u16| format!("type=tcp,port={port}");
+        // The control channel is expected on the port after that of the commands.
+        let process = self.run_swtpm("tpm", &at(port), &at(port + 1));
+        wait_until_listening(port);
+        process
     }
 
     fn token_keystore(&self, name: &'static str, module: &Path, tpm: Option<Running>) -> Keystore<'_> {
         self.write("pin", "1234\n");
-        Keystore { home: self, kind: Kind::Token { name, module: module.to_owned(), _tpm: tpm } }
+        Keystore { home: self, kind: Kind::Token { name, label: "t", module: module.to_owned(), _tpm: tpm } }
     }
 
     /// Has `pkcs11-tool` make the token `t` in slot 1.
@@ -133,11 +202,48 @@ impl Home {
     }
 
     /// An swtpm with its state in `folder`.
-    fn swtpm(&self, folder: &str, server: &str, control: &str) -> Running {
-        std::fs::create_dir(self.path(folder)).expect("a folder");
+    fn run_swtpm(&self, folder: &str, server: &str, control: &str) -> Running {
         let flags = "--tpm2 --flags not-need-init,startup-clear";
         let line = format!("socket {flags} --tpmstate dir={folder} --server {server} --ctrl {control}");
         Running::start(self.program("swtpm", &line))
+    }
+}
+
+/// A TPM whose resource manager, and itself, can fail.
+pub(crate) struct ManagedTpm<'a> {
+    pub(crate) keystore: Keystore<'a>,
+    port: u16,
+    manager: Running,
+    tpm: Running,
+    _bus: Running,
+}
+
+impl ManagedTpm<'_> {
+    /// Ends the resource manager as a crash would.
+    pub(crate) fn kill_manager(&mut self) {
+        self.manager.signal(Signal::KILL);
+        eventually("the resource manager is gone", || !self.manager.is_running());
+    }
+
+    pub(crate) fn start_manager(&mut self) {
+        self.manager = self.keystore.home.resource_manager(self.port);
+    }
+
+    /// Resets the TPM under its resource manager, which does not notice.
+    pub(crate) fn reset(&self) {
+        let mut control = TcpStream::connect(("127.0.0.1", self.port + 1)).expect("swtpm listens");
+        // CMD_INIT without flags.
+        control.write_all(&[0, 0, 0, 2, 0, 0, 0, 0]).expect("it takes it");
+        let mut result = [0; 4];
+        control.read_exact(&mut result).expect("it answers");
+        assert_eq!(result, [0; 4]);
+    }
+
+    /// Cuts the TPM's power, with which its resource manager loses it.
+    pub(crate) fn cut_power(&mut self) {
+        self.tpm.signal(Signal::KILL);
+        eventually("swtpm is gone", || !self.tpm.is_running());
+        self.tpm = self.keystore.home.swtpm_at(self.port);
     }
 }
 
@@ -148,6 +254,7 @@ impl Keystore<'_> {
             Kind::Soft => "soft",
             Kind::Token { name, .. } => name,
             Kind::Tpm { .. } => "swtpm",
+            Kind::ManagedTpm => "tabrmd",
         }
     }
 
@@ -162,8 +269,9 @@ impl Keystore<'_> {
     /// The URI of a key.
     pub(crate) fn key(&self, name: &str) -> String {
         match &self.kind {
-            Kind::Token { .. } => {
-                let pin = self.home.path("pin");
+            Kind::Token { label, .. } => {
+                let pin = if *label == "t" { "pin".to_owned() } else { format!("pin-{label}") };
+                let pin = self.home.path(&pin);
                 format!("{}&pin-source=file:{}", self.key_without_pin(name), pin.display())
             }
             _ => self.key_without_pin(name),
@@ -174,10 +282,11 @@ impl Keystore<'_> {
     pub(crate) fn key_without_pin(&self, name: &str) -> String {
         match &self.kind {
             Kind::Soft => format!("soft:name={name}"),
-            Kind::Token { module, .. } => {
-                format!("pkcs11:token=t;object={name}?module-path={}", module.display())
+            Kind::Token { label, module, .. } => {
+                format!("pkcs11:token={label};object={name}?module-path={}", module.display())
             }
             Kind::Tpm { port, .. } => format!("tpm:name={name};tcti=swtpm:host=127.0.0.1,port={port}"),
+            Kind::ManagedTpm => format!("tpm:name={name};tcti={MANAGED}"),
         }
     }
 
@@ -187,6 +296,7 @@ impl Keystore<'_> {
             Kind::Soft => "soft:".into(),
             Kind::Token { module, .. } => format!("pkcs11:?module-path={}", module.display()),
             Kind::Tpm { port, .. } => format!("tpm:tcti=swtpm:host=127.0.0.1,port={port}"),
+            Kind::ManagedTpm => format!("tpm:tcti={MANAGED}"),
         }
     }
 
@@ -203,12 +313,18 @@ impl Keystore<'_> {
             Kind::Soft => "agent".into(),
             Kind::Token { module, .. } => format!("agent --module {}", module.display()),
             Kind::Tpm { port, .. } => format!("agent --tpm swtpm:host=127.0.0.1,port={port}"),
+            Kind::ManagedTpm => format!("agent --tpm {MANAGED}"),
         }
     }
 
     /// An identity `name` of the home's authority with a new key here.
     pub(crate) fn identity(&self, name: &str, algorithm: &str, profile: &str) {
-        let (home, key) = (self.home, self.key(name));
+        self.identity_with(name, name, algorithm, profile);
+    }
+
+    /// The same with a key of another name.
+    pub(crate) fn identity_with(&self, key: &str, name: &str, algorithm: &str, profile: &str) {
+        let (home, key) = (self.home, self.key(key));
         home.request_with(&key, name, algorithm);
         home.enclasp(&format!("ca sign --dir ca {name}.csr --profile {profile} --out {name}.pem")).succeeds();
         home.enclasp(&format!(
@@ -232,10 +348,15 @@ impl Keystore<'_> {
         format!("{}-{algorithm}", self.name())
     }
 
+    /// What its agent says of itself.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        self.home.enclasp(&format!("{} --status --json", self.agent())).succeeds().json()
+    }
+
     /// Kills its agent as a crash of the module would.
     pub(crate) fn kill_agent(&self) {
-        let status = self.home.enclasp(&format!("{} --status --json", self.agent())).succeeds().json();
-        let pid = status["pid"].as_i64().and_then(|pid| Pid::from_raw(pid as i32)).expect("a process");
+        let pid = self.status()["pid"].as_i64();
+        let pid = pid.and_then(|pid| Pid::from_raw(pid as i32)).expect("a process");
         kill_process(pid, Signal::KILL).expect("it is ours");
         eventually("the agent is gone", || !self.home.agents().contains(&pid));
     }

@@ -10,7 +10,8 @@
 //! files nor connections but those that its keystore needs ([`Reach`]), where the kernel can enforce
 //! that. What it could not be closed off by is in
 //! [`Status::protections`](enclasp_keystore::agent::Status). The code of a PKCS#11 module or a TPM
-//! driver is loaded inside the sandbox, and never beside software keys.
+//! driver is loaded inside the sandbox, and never beside software keys. What it takes of memory is
+//! bounded ([`Reach::memory`]).
 #![deny(unsafe_code)]
 
 mod admission;
@@ -19,6 +20,7 @@ mod connection;
 mod error;
 mod lane;
 mod listen;
+mod memory;
 mod needs;
 mod pins;
 mod prompt;
@@ -40,6 +42,7 @@ pub use backend::Backend;
 pub use error::Error;
 pub use needs::Reach;
 pub use prompt::{PROMPTER_COMMAND, prompter_main};
+pub use system::close_inherited;
 
 /// What to serve, where, and to whom.
 #[derive(Clone, Debug)]
@@ -108,6 +111,11 @@ pub fn run(config: Config, ready: impl FnOnce(&Status)) -> Result<(), Error> {
     let mut protections = sandbox::harden();
     let pins = pins::Pins::new(prompter.clone());
     let (width, needs) = (config.backend.width(), config.backend.needs(&config.reach));
+    let memory = needs.memory.map(memory::Memory::limited_to).and_then(|limited| {
+        let outcome = limited.as_ref().map(drop).map_err(ToString::to_string);
+        protections.push(("memory-limited".into(), outcome));
+        limited.ok()
+    });
     let open = |backend: Backend| backend.open(&config.state, &pins);
     let endpoint = listen::Endpoint::open(&config.socket, config.shared)?;
     let uid = rustix::process::geteuid().as_raw();
@@ -124,7 +132,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Status)) -> Result<(), Error> {
         opened
     };
     prompter.receive()?;
-    let server = server::Server::new(served::Served::new(opened), pins, width, uid, protections)?;
+    let server = server::Server::new(served::Served::new(opened), pins, width, uid, protections, memory)?;
     endpoint.listen()?;
     ready(&server.status());
     server.serve(endpoint, &signals, config.exit_idle)

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use crate::memory;
+
 /// What is admitted for code that is not ours.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
@@ -14,6 +16,8 @@ pub(crate) struct Needs {
     /// Files and folders to change.
     pub(crate) writable: Vec<PathBuf>,
     pub(crate) network: Network,
+    /// How many bytes of memory it may take.
+    pub(crate) memory: Option<u64>,
 }
 
 /// Which connections by TCP are admitted.
@@ -33,6 +37,9 @@ pub struct Reach {
     pub folders: Vec<PathBuf>,
     /// Connections to any network address, as a network HSM needs.
     pub network: bool,
+    /// How many bytes of memory the agent may take; 512 MiB otherwise. One that has taken more leaks, and
+    /// ends.
+    pub memory: Option<u64>,
 }
 
 /// Where libraries and their settings are, and how the system describes its hardware.
@@ -98,6 +105,7 @@ fn of_driver(reach: &Reach) -> Needs {
         readable: SYSTEM.map(PathBuf::from).to_vec(),
         writable: DEVICES.iter().map(PathBuf::from).chain(reach.folders.clone()).collect(),
         network: if reach.network { Network::Any } else { Network::None },
+        memory: Some(reach.memory.unwrap_or(memory::DEFAULT)),
     }
 }
 

@@ -245,6 +245,7 @@ mod tests {
             readable: vec!["/etc".into(), "/not/there".into()],
             writable: vec![tokens.clone()],
             network: Network::Ports(vec![open.port()]),
+            memory: None,
         };
         let closed = thread::spawn(move || {
             for (measure, outcome) in close(&keys, None, &needs) {

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::admission::Caller;
 use crate::lane::Lanes;
 use crate::listen::Endpoint;
+use crate::memory::Memory;
 use crate::pins::Pins;
 use crate::queue::Queues;
 use crate::sandbox::Measure;
@@ -67,17 +68,19 @@ struct Open {
 }
 
 impl Server {
-    /// `width` is how many signatures with one key are worth beginning at once.
+    /// `width` is how many signatures with one key are worth beginning at once. Beyond its `memory`
+    /// this process ends.
     pub(crate) fn new(
         served: Served,
         pins: Pins,
         width: usize,
         uid: u32,
         protections: Vec<Measure>,
+        memory: Option<Memory>,
     ) -> Result<Arc<Self>, Error> {
         let queues = Queues::new(width);
         if !served.is_fast() {
-            queues.watch().map_err(Error::system("start a thread"))?;
+            queues.watch(memory).map_err(Error::system("start a thread"))?;
         }
         Ok(Arc::new(Self {
             served,

@@ -1,5 +1,8 @@
 //! The system calls that no safe crate offers.
-#![expect(unsafe_code, reason = "signalfd, SO_PEERCRED of a peer without a pid, and SO_PEERGROUPS")]
+#![expect(
+    unsafe_code,
+    reason = "close_range, signalfd, SO_PEERCRED of a peer without a pid, and SO_PEERGROUPS"
+)]
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -7,6 +10,25 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::admission::Peer;
+
+/// Closes what this process was started with, but for standard input, output and error and the
+/// sockets that systemd passed. A program that starts an agent may leave its listeners and connections
+/// open to whom it starts, and an agent would keep them open when that program is gone.
+///
+/// Call it before anything else: what this process has opened itself is closed as well. A kernel
+/// before Linux 5.9 cannot do it, which is logged.
+pub fn close_inherited() {
+    let variable = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    let passed = match variable("LISTEN_PID") {
+        Some(pid) if pid == std::process::id() => variable("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    };
+    // SAFETY: these descriptors were opened by another program, so that nothing here owns them.
+    if unsafe { libc::close_range(passed.saturating_add(3), u32::MAX, 0) } != 0 {
+        let error = io::Error::last_os_error();
+        tracing::warn!(%error, "files of the program that started this one may stay open");
+    }
+}
 
 /// Blocks SIGTERM and SIGINT for this thread and those that it starts; the descriptor becomes
 /// readable when one arrives.

@@ -132,6 +132,12 @@ impl Error {
             Self::Uri { .. } => {
                 "a key URI looks like soft:name=web, tpm:name=web or pkcs11:token=TOKEN;object=web".into()
             }
+            Self::Unavailable { at, .. } if at.starts_with("tpm:tcti=tabrmd") => {
+                "`systemctl status tpm2-abrmd` shows whether the resource manager runs".into()
+            }
+            Self::Unavailable { at, .. } if at.starts_with("tpm:tcti=swtpm") => {
+                "start the simulator, or say where it listens: tcti=swtpm:host=127.0.0.1,port=2321".into()
+            }
             Self::Unavailable { at, .. } if at.starts_with("tpm:") => {
                 "`ls -l /dev/tpmrm0` shows whether there is a TPM 2.0 and who may use it; on most systems its \
                  users are in the group `tss`"

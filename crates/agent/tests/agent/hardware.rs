@@ -29,7 +29,7 @@ impl Token {
         Self::of_module(|_| SOFTHSM.into())
     }
 
-    /// One whose module crashes when there is a file `crash`, and hangs while there is one `hang`.
+    /// One whose module is at fault in the way that a file in `tokens` says (`faulty.c`).
     fn faulty() -> Option<Self> {
         if missing("cc", "--version") {
             return None;
@@ -68,8 +68,8 @@ impl Token {
         let options = [
             format!("module={}", module.display()),
             named("SOFTHSM2_CONF", "softhsm2.conf"),
-            named("FAULTY_CRASH", "tokens/crash"),
-            named("FAULTY_HANG", "tokens/hang"),
+            named("FAULTY", "tokens"),
+            "max-memory-mib=128".to_owned(),
         ];
         Agent::start_in(of_agent, &options.each_ref().map(String::as_str))
     }
@@ -173,6 +173,25 @@ pub fn a_module_that_hangs_is_a_deadline() {
     assert!(began.elapsed() < Duration::from_secs(4));
     let _token = token.starts_again();
     fs::remove_file(&hang).unwrap();
+    key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
+}
+
+/// It ends before the machine has no memory left.
+pub fn a_module_that_leaks_takes_its_agent_alone() {
+    let Some(token) = Token::faulty() else { return };
+    let key = token.keystore().create(&KeySpec::new(token.uri("web"))).unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", token.agent.pid())).unwrap();
+    let data = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap();
+    assert_eq!(data.split_whitespace().next(), Some("1342177280"), "{limits}");
+    let leak = token.folder.path().join("tokens/leak");
+    fs::write(&leak, "").unwrap();
+    for _ in 0..10 {
+        // The last ones may come when it has ended already.
+        let outcome = key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("more"));
+        assert!(matches!(outcome, Ok(_) | Err(Error::Unavailable { .. })), "{outcome:?}");
+    }
+    let _token = token.starts_again();
+    fs::remove_file(&leak).unwrap();
     key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
 }
 

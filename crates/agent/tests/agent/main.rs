@@ -60,6 +60,10 @@ const TESTS: &[(&str, fn())] = &[
         "hardware::a_module_that_crashes_takes_its_agent_alone",
         hardware::a_module_that_crashes_takes_its_agent_alone,
     ),
+    (
+        "hardware::a_module_that_leaks_takes_its_agent_alone",
+        hardware::a_module_that_leaks_takes_its_agent_alone,
+    ),
     ("hardware::a_module_that_hangs_is_a_deadline", hardware::a_module_that_hangs_is_a_deadline),
     ("hardware::a_module_is_served_conformingly", hardware::a_module_is_served_conformingly),
     ("hardware::a_tpm_is_served_conformingly", hardware::a_tpm_is_served_conformingly),

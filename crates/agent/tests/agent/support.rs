@@ -41,6 +41,7 @@ fn play_agent(socket: &str, state: &str, options: &[&str]) {
         match option.split_once('=').unwrap_or((option, "")) {
             ("shared", _) => config.shared = true,
             ("exit-idle-ms", text) => config.exit_idle = Some(Duration::from_millis(text.parse().unwrap())),
+            ("max-memory-mib", text) => config.reach.memory = Some(text.parse::<u64>().unwrap() << 20),
             ("pinentry", program) => config.pinentry = Some(program.into()),
             ("module", path) => config.backend = Backend::Pkcs11 { module: path.into() },
             ("tpm", tcti) => config.backend = Backend::Tpm { tcti: tcti.into() },

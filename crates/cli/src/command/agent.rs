@@ -36,6 +36,10 @@ pub(crate) struct Agent {
     /// Let the module connect to network addresses, as a network HSM needs.
     #[arg(long, env = "ENCLASP_AGENT_NETWORK", value_parser = clap::builder::BoolishValueParser::new())]
     allow_network: bool,
+    /// How many MiB of memory a module or a TPM's driver may take before its agent ends, to be
+    /// started again [default: 512].
+    #[arg(long, value_name = "MIB", env = "ENCLASP_AGENT_MEMORY", value_parser = clap::value_parser!(u64).range(32..=1 << 20))]
+    max_memory: Option<u64>,
     /// Where to listen: a path, or `systemd` for the socket that systemd passes.
     #[arg(long, value_name = "PATH", env = "ENCLASP_AGENT_SOCKET")]
     socket: Option<PathBuf>,
@@ -64,6 +68,7 @@ pub(crate) struct Agent {
 }
 
 pub(crate) fn run(global: &Global, agent: Agent) -> Outcome {
+    enclasp_agent::close_inherited();
     let state = global.state()?;
     let holder = match (&agent.module, &agent.tpm) {
         (Some(module), _) => Holder::Pkcs11(std::path::absolute(module)?),
@@ -87,7 +92,11 @@ pub(crate) fn run(global: &Global, agent: Agent) -> Outcome {
     };
     let config = Config {
         backend,
-        reach: Reach { folders: agent.allow_folder, network: agent.allow_network },
+        reach: Reach {
+            folders: agent.allow_folder,
+            network: agent.allow_network,
+            memory: agent.max_memory.map(|mib| mib << 20),
+        },
         shared: agent.shared,
         exit_idle: agent.exit_idle,
         pinentry: agent.pinentry,
@@ -131,6 +140,7 @@ pub(crate) struct Supervisor {
 
 /// Starts agents, for a tunnel.
 pub(crate) fn supervise(global: &Global, supervisor: Supervisor) -> Outcome {
+    enclasp_agent::close_inherited();
     let state = global.state()?.with_socket(supervisor.socket);
     let soft = supervisor.soft.then_some(Holder::Soft);
     let modules = supervisor.module.into_iter().map(Holder::Pkcs11);
