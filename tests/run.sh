@@ -49,6 +49,7 @@ tpm2_createprimary tpm2-tools keys in a TPM that other tools made
 /usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so libtpm2-pkcs11-1 keys on PKCS#11 tokens: a TPM
 tpm2-abrmd tpm2-abrmd keys in a TPM behind a resource manager
 /usr/lib/x86_64-linux-gnu/libtss2-tcti-tabrmd.so.0 libtss2-tcti-tabrmd0 keys in a TPM behind a resource manager
+systemd-analyze systemd the units of systemd in the documentation
 dbus-daemon dbus-daemon keys in a TPM behind a resource manager
 /usr/lib/postgresql/15/bin/postgres postgresql-15 an authority's records in PostgreSQL
 /usr/include/openssl/ssl.h libssl-dev keys on PKCS#11 tokens: kryoptic, which is built

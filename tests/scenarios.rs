@@ -38,6 +38,7 @@ mod hardware_agent_is_started_again_after_a_crash;
 mod hardware_certifies_software_for_a_server;
 mod hardware_keys_are_made_and_listed;
 mod hardware_keys_are_replaced_under_a_running_server;
+mod hardware_server_guide_works;
 mod import_refuses_a_certificate_without_its_key;
 mod java_client_is_served;
 mod java_server_accepts_our_client;

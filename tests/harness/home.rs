@@ -97,6 +97,14 @@ impl Home {
         command
     }
 
+    /// A script for a person's shell.
+    pub(crate) fn bash(&self, script: &str) -> Command {
+        let mut command = self.program("bash", "-euo pipefail -c");
+        command.arg(script);
+        command.env("PATH", self.path_with_enclasp()).env("ENCLASP_STATE", self.state());
+        command
+    }
+
     /// Runs OpenSSL, which has to succeed.
     #[track_caller]
     pub(crate) fn openssl(&self, line: &str) -> Done {

@@ -3,7 +3,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Command;
 
 use crate::harness::{Elsewhere, Home, NOW, Running, free_port, needs, run};
 use crate::peers::Java;
@@ -27,7 +26,7 @@ fn readme_guide_works() {
     let mut tunnel = None;
     for block in blocks {
         let script = block.replace("java.internal:8443", &server).replace(":8080", &format!(":{local}"));
-        let command = bash(&home, &script);
+        let command = home.bash(&script);
         if script.starts_with("enclasp client ") {
             let running = Running::start(command);
             running.stderr.wait_for("listening on ");
@@ -60,11 +59,4 @@ fn shell_blocks_of_the_guide() -> Vec<String> {
     let complete =
         |block: &str| block.lines().filter(|line| !line.contains('…')).collect::<Vec<_>>().join("\n");
     blocks.map(complete).collect()
-}
-
-fn bash(home: &Home, script: &str) -> Command {
-    let mut command = home.program("bash", "-euo pipefail -c");
-    command.arg(script);
-    command.env("PATH", home.path_with_enclasp()).env("ENCLASP_STATE", home.state());
-    command
 }

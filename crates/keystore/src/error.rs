@@ -93,6 +93,11 @@ impl ProtectionFault {
     }
 }
 
+/// A URI as a shell takes it for one word.
+fn quoted(uri: &str) -> String {
+    if uri.contains([';', '&', '?']) { format!("'{uri}'") } else { uri.to_owned() }
+}
+
 /// What fits `sockaddr_un`, with the zero that ends it.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -102,7 +107,7 @@ impl Error {
         Some(match self {
             Self::Absent { .. } => "`enclasp key list` shows the keys that there are".into(),
             Self::Exists { key } => {
-                format!("choose another name, or `enclasp key delete {key}` first")
+                format!("choose another name, or `enclasp key delete {}` first", quoted(key))
             }
             Self::Locked { key, .. } if key.starts_with("tpm:") => {
                 "wait, or let the TPM's administrator end it: `tpm2_dictionarylockout --clear-lockout`".into()
@@ -119,13 +124,16 @@ impl Error {
             }
             Self::Denied { .. } => return None,
             Self::Busy { .. } => "try again in a moment".into(),
+            // There is no key yet, or it is not that one's fault.
+            Self::Unsupported { operation, .. } if operation == "create" => return None,
             Self::Unsupported { key, .. } => {
-                format!("`enclasp key show {key}` lists what the key can do")
+                format!("`enclasp key show {}` lists what the key can do", quoted(key))
             }
             Self::Deadline { .. } => "answer the prompt sooner, or allow more time".into(),
             Self::Cancelled { .. } => return None,
             Self::WrongSignature { key, .. } => format!(
-                "the keystore is broken or was given the wrong key; `enclasp key probe {key}` tries every scheme"
+                "the keystore is broken or was given the wrong key; `enclasp key probe {}` tries every scheme",
+                quoted(key)
             ),
             Self::PublicKey { .. } => "P-256, P-384, Ed25519 and RSA keys are supported".into(),
             Self::PrivateKey { .. } => "the key must be PKCS#8, of type P-256, P-384, Ed25519 or RSA".into(),
@@ -138,9 +146,13 @@ impl Error {
             Self::Unavailable { at, .. } if at.starts_with("tpm:tcti=swtpm") => {
                 "start the simulator, or say where it listens: tcti=swtpm:host=127.0.0.1,port=2321".into()
             }
+            Self::Unavailable { at, .. } if at.starts_with("tpm:tcti=device:") => format!(
+                "`ls -l {}` shows whether there is a TPM 2.0 and who may use it; on most systems its users are \
+                 in the group `tss`",
+                at.trim_start_matches("tpm:tcti=device:")
+            ),
             Self::Unavailable { at, .. } if at.starts_with("tpm:") => {
-                "`ls -l /dev/tpmrm0` shows whether there is a TPM 2.0 and who may use it; on most systems its \
-                 users are in the group `tss`"
+                "a URI without `tcti=` means the machine's own TPM; a resource manager's is tcti=tabrmd"
                     .into()
             }
             Self::Unavailable { at, .. } if at.starts_with("pkcs11:") => {

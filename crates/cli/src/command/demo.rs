@@ -328,11 +328,12 @@ impl Agent {
             }
             said.push(line);
         }
-        let (hints, said): (Vec<_>, Vec<_>) = said.iter().partition(|line| line.starts_with("hint: "));
-        let said: Vec<_> = said.iter().map(|line| line.trim_start_matches("error: ")).collect();
-        let failure = Failure::new(format!("the agent did not start: {}", said.join("; ")));
-        Err(match hints.first() {
-            Some(hint) => failure.hint(hint.trim_start_matches("hint: ")),
+        let after = |what: &str| said.iter().find_map(|line| line.strip_prefix(what));
+        // A library may have written a line of its own before.
+        let cause = after("error: ").map_or_else(|| said.join("; "), str::to_owned);
+        let failure = Failure::new(format!("the agent did not start: {cause}"));
+        Err(match after("hint: ") {
+            Some(hint) => failure.hint(hint),
             None => failure,
         })
     }
