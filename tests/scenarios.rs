@@ -6,6 +6,7 @@ mod a_hanging_agent_holds_up_no_open_connection;
 mod agent_is_started_again_after_a_crash;
 mod agent_serves_many_at_once;
 mod agents_keep_nothing_of_who_starts_them;
+mod authority_is_observed;
 mod authority_listens_where_its_url_says;
 mod authority_refuses_bad_requests;
 mod backups_are_restored;

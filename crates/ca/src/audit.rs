@@ -87,12 +87,7 @@ impl Authority {
             loop {
                 let page = self.store().audit(&end.chain, position, PAGE).await?;
                 for record in &page {
-                    let event: Value =
-                        serde_json::from_str(&record.event).unwrap_or_else(|_| record.event.clone().into());
-                    let (chain, hash) = (&end.chain, hex(&record.hash));
-                    let exported =
-                        json!({ "chain": chain, "position": record.position, "hash": hash, "record": event });
-                    line(&exported.to_string())?;
+                    line(&record.to_line(&end.chain))?;
                     position = record.position;
                 }
                 if page.len() < PAGE {

@@ -1,5 +1,6 @@
 //! The authority as its operator sees it: a folder.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -313,6 +314,13 @@ impl Authority {
     #[must_use]
     pub fn operated_by(&self, operator: &str) -> Self {
         Self { store: self.store.operated_by(operator.to_owned()), ..self.clone() }
+    }
+
+    /// Writes what this process appends to the audit log from now on to `file`, too: lines of JSON as
+    /// [`export_audit`](Self::export_audit) gives them, each after its record is committed. If that fails, the log
+    /// of the process says so, and the record stays.
+    pub fn mirror_audit(&self, file: File) {
+        self.store.mirror_audit(file);
     }
 
     /// Closes the database. Dropping the authority does so too, but does not wait for it.

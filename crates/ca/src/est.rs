@@ -26,6 +26,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::Record;
 use crate::issuance::Issuance;
+use crate::metrics::{Reason, measured};
 use crate::refusal::Refusal;
 
 /// How long a client has to send a request's body, and the authority to answer it.
@@ -87,6 +88,7 @@ pub(crate) fn router(issuance: Arc<Issuance>) -> Router {
             )
         })
         .layer(middleware::from_fn(bounded))
+        .layer(middleware::from_fn_with_state(issuance.clone(), measured))
         .with_state(issuance)
 }
 
@@ -260,6 +262,7 @@ fn spread() -> u16 {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
+        let reason = Reason(self.name());
         let (status, text) = match self {
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, text),
             Self::Unauthorized(text) => (StatusCode::UNAUTHORIZED, text),
@@ -281,6 +284,7 @@ impl IntoResponse for Refusal {
             }
         };
         let mut response = line(status, &text);
+        response.extensions_mut().insert(reason);
         let (name, value) = match status {
             StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Basic realm=\"Enclasp enrolment token\""),
             StatusCode::TOO_MANY_REQUESTS => {

@@ -74,7 +74,8 @@ async fn keep_up_to_date(publication: &Publication) {
     }
 }
 
-async fn accept(listener: &TcpListener, router: &Router) {
+/// Serves whoever connects in the clear, for ever.
+pub(crate) async fn accept(listener: &TcpListener, router: &Router) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {

@@ -14,6 +14,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::metrics::Metrics;
 use crate::names::{same_as, within_token};
 use crate::refusal::Refusal;
 use crate::store::{Decision, Spent, TokenRecord};
@@ -34,6 +35,7 @@ pub(crate) struct Issuance {
     key: Arc<dyn Key>,
     /// For those who are issued certificates at the moment.
     places: Semaphore,
+    metrics: Metrics,
 }
 
 /// A certificate to be issued.
@@ -63,7 +65,7 @@ impl Issuance {
             return Err(Error::WrongKey { certificate: "issuing", key: key.info().uri.to_string() });
         }
         let places = Semaphore::new(authority.config().requests_at_once.min(Semaphore::MAX_PERMITS));
-        Ok(Self { authority, key, places })
+        Ok(Self { authority, key, places, metrics: Metrics::default() })
     }
 
     pub(crate) fn authority(&self) -> &Authority {
@@ -72,6 +74,10 @@ impl Issuance {
 
     pub(crate) fn key(&self) -> Arc<dyn Key> {
         self.key.clone()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// A place among those who are issued certificates at the moment, while it is held. Whoever gets none

@@ -22,6 +22,7 @@ mod http_url;
 mod init;
 mod issuance;
 mod join;
+mod metrics;
 mod names;
 mod own_certificate;
 mod profile;

@@ -26,6 +26,21 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
+    /// What the metrics call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad-request",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound(_) => "not-found",
+            Self::Waiting(_) => "waiting",
+            Self::Busy => "busy",
+            Self::TooLarge => "too-large",
+            Self::MediaType(_) => "media-type",
+            Self::Internal(_) => "internal",
+        }
+    }
+
     /// What the audit log says of it; nothing of a failure, which the device did not bring about.
     pub(crate) fn reason(&self) -> Option<&str> {
         match self {

@@ -25,6 +25,7 @@ use crate::audit::{HEAD_INTERVAL, HeadSigner};
 use crate::est::{self, Peer};
 use crate::http::PlainServer;
 use crate::issuance::Issuance;
+use crate::metrics::MetricsServer;
 use crate::own_certificate::OwnCertificate;
 use crate::publication::Publication;
 use crate::{Authority, Error, Result};
@@ -67,6 +68,7 @@ pub struct Server {
     tls: enclasp_tls::Server,
     due: SystemTime,
     plain: Option<PlainServer>,
+    metrics: Option<MetricsServer>,
     heads: Option<HeadSigner>,
 }
 
@@ -86,7 +88,17 @@ impl Server {
         let heads = HeadSigner::open(authority, keystore.clone()).await?;
         let own = OwnCertificate::open(issuance.clone(), keystore).await?;
         let (tls, due) = own.fresh().await?;
-        Ok(Self { listener, address, router: est::router(issuance), own, tls, due, plain: None, heads })
+        Ok(Self {
+            listener,
+            address,
+            router: est::router(issuance),
+            own,
+            tls,
+            due,
+            plain: None,
+            metrics: None,
+            heads,
+        })
     }
 
     /// Listens in the clear as well, for those who fetch CRLs and issuing certificates and ask OCSP.
@@ -97,6 +109,21 @@ impl Server {
     pub async fn in_the_clear(self, keystore: Arc<dyn Keystore>, listen: &str) -> Result<Self> {
         let publication = Publication::open(self.own.issuance(), keystore).await?;
         Ok(Self { plain: Some(PlainServer::bind(listen, publication).await?), ..self })
+    }
+
+    /// Answers `GET /metrics` in Prometheus's text format on a listener of its own, in the clear.
+    /// `listen` is `HOST:PORT`.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub async fn with_metrics(self, keystore: Arc<dyn Keystore>, listen: &str) -> Result<Self> {
+        let metrics = MetricsServer::bind(self.own.issuance(), keystore, listen).await?;
+        Ok(Self { metrics: Some(metrics), ..self })
+    }
+
+    /// Where it answers with its metrics.
+    pub fn address_of_metrics(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
     }
 
     /// Where it listens in the clear.
@@ -111,7 +138,7 @@ impl Server {
 
     /// Serves until `shutdown` is ready, then lets open requests end, for 10 s at most.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, router, own, tls, due, plain, heads, .. } = self;
+        let Self { listener, router, own, tls, due, plain, metrics, heads, .. } = self;
         let (tls, presented) = watch::channel(tls);
         let (stop, stopped) = watch::channel(false);
         let arrivals = Arc::new(Semaphore::new(MAX_ARRIVALS));
@@ -125,6 +152,12 @@ impl Server {
             () = async {
                 match plain {
                     Some(plain) => plain.run().await,
+                    None => pending().await,
+                }
+            } => {}
+            () = async {
+                match metrics {
+                    Some(metrics) => metrics.run().await,
                     None => pending().await,
                 }
             } => {}

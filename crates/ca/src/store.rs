@@ -7,11 +7,11 @@
 //! again. Of a connection that broke nobody knows whether its last commit happened, so that is an
 //! error, and whoever asked asks again.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::geteuid;
@@ -37,7 +37,7 @@ mod tokens;
 mod writer;
 
 pub(crate) use approvals::Decision;
-pub(crate) use audit::{BEGINNING, link};
+pub(crate) use audit::{AuditRecord, BEGINNING, link};
 pub(crate) use issuers::Shared;
 pub(crate) use revocation::{CrlState, ResponderKey};
 pub(crate) use tokens::{Spent, TokenRecord};
@@ -77,7 +77,11 @@ pub(crate) struct Store {
     writer: mpsc::Sender<Job>,
     /// Who does what is done by this handle, as the audit log says it.
     operator: String,
+    /// Where the audit log is written to, besides.
+    mirror: Mirror,
 }
+
+type Mirror = Arc<Mutex<Option<File>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialect {
@@ -96,9 +100,10 @@ impl Store {
             Location::Postgres(url) => postgres(url).await,
         }
         .map_err(|e| Error::database("open", e))?;
-        let writer = writer::start(write.clone(), dialect, chain.to_owned());
+        let mirror = Mirror::default();
+        let writer = writer::start(write.clone(), dialect, chain.to_owned(), mirror.clone());
         let operator = format!("uid {}", geteuid().as_raw());
-        let store = Self { write, read, dialect, writer, operator };
+        let store = Self { write, read, dialect, writer, operator, mirror };
         store.migrate().await?;
         Ok(store)
     }
@@ -106,6 +111,22 @@ impl Store {
     /// The same handle for somebody else.
     pub(crate) fn operated_by(&self, operator: String) -> Self {
         Self { operator, ..self.clone() }
+    }
+
+    /// How many connections there are to the database, and how many of them have nothing to do.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        let open = self.read.size() as usize;
+        match self.dialect {
+            Dialect::Sqlite => {
+                (open + self.write.size() as usize, self.read.num_idle() + self.write.num_idle())
+            }
+            Dialect::Postgres => (open, self.read.num_idle()),
+        }
+    }
+
+    /// Writes what is appended to the audit log from now on to `file`, too, as lines of JSON.
+    pub(crate) fn mirror_audit(&self, file: File) {
+        *self.mirror.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     }
 
     /// Waits for what is under way and closes the database.

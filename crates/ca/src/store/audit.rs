@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use enclasp_pki::{rfc3339, sha256};
-use serde_json::Value;
+use enclasp_pki::{hex, rfc3339, sha256};
+use serde_json::{Value, json};
 use sqlx::Transaction;
 use sqlx::any::{Any, AnyRow};
 
@@ -19,6 +19,15 @@ pub(crate) struct AuditRecord {
     pub(crate) event: String,
     /// See [`link`].
     pub(crate) hash: Vec<u8>,
+}
+
+impl AuditRecord {
+    /// The record as a line of JSON, without the line's end.
+    pub(crate) fn to_line(&self, chain: &str) -> String {
+        let event: Value = serde_json::from_str(&self.event).unwrap_or_else(|_| self.event.clone().into());
+        let (position, hash) = (self.position, hex(&self.hash));
+        json!({ "chain": chain, "position": position, "hash": hash, "record": event }).to_string()
+    }
 }
 
 /// Where a chain ends.
@@ -73,7 +82,7 @@ pub(super) async fn append(
     transaction: &mut Transaction<'_, Any>,
     end: &mut ChainEnd,
     event: &Value,
-) -> Result<()> {
+) -> Result<AuditRecord> {
     let mut event = event.clone();
     event["at"] = rfc3339(SystemTime::now()).into();
     let event = to_json(&event)?;
@@ -82,12 +91,12 @@ pub(super) async fn append(
     sqlx::query("INSERT INTO audit (chain, position, event, hash) VALUES ($1, $2, $3, $4)")
         .bind(&end.chain)
         .bind(end.position)
-        .bind(event)
+        .bind(&event)
         .bind(&end.hash)
         .execute(&mut **transaction)
         .await
         .map_err(|e| Error::database("append to the audit log", e))?;
-    Ok(())
+    Ok(AuditRecord { position: end.position, event, hash: end.hash.clone() })
 }
 
 /// Notes where a chain ends that is held.

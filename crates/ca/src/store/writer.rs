@@ -5,6 +5,8 @@
 //! would be as slow as one commit after the other; together, a commit costs as much for sixty as
 //! for one.
 
+use std::io::Write;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use enclasp_pki::{Certificate, Revoked, rfc3339};
@@ -14,7 +16,7 @@ use sqlx::{AnyPool, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::issuers::insert_issuer;
-use super::{Dialect, Store, TokenRecord, audit, begin, retried, seconds, to_json};
+use super::{AuditRecord, Dialect, Mirror, Store, TokenRecord, audit, begin, retried, seconds, to_json};
 use crate::{Error, IssuedBy, Record, Result};
 
 /// How many changes are committed together at most.
@@ -57,9 +59,9 @@ pub(super) struct Job {
 }
 
 /// Starts the task that writes. It ends when nobody can send to it any more.
-pub(super) fn start(pool: AnyPool, dialect: Dialect, chain: String) -> mpsc::Sender<Job> {
+pub(super) fn start(pool: AnyPool, dialect: Dialect, chain: String, mirror: Mirror) -> mpsc::Sender<Job> {
     let (sender, jobs) = mpsc::channel(QUEUE);
-    tokio::spawn(run(Writer { pool, dialect, chain }, jobs));
+    tokio::spawn(run(Writer { pool, dialect, chain, mirror }, jobs));
     sender
 }
 
@@ -83,6 +85,7 @@ struct Writer {
     pool: AnyPool,
     dialect: Dialect,
     chain: String,
+    mirror: Mirror,
 }
 
 async fn run(writer: Writer, mut queue: mpsc::Receiver<Job>) {
@@ -112,22 +115,35 @@ impl Writer {
     /// All of them in one transaction. Says of each whether it had something to change.
     async fn commit(&self, jobs: &[&Job]) -> Result<Vec<bool>> {
         let failed = |e| Error::database("record what was done", e);
-        retried(|| async {
+        let (outcomes, records) = retried(|| async {
+            let mut records = Vec::with_capacity(jobs.len());
             let mut transaction = begin(&self.pool, self.dialect).await.map_err(failed)?;
             let mut chain = audit::hold(&mut transaction, &self.chain).await?;
             let mut outcomes = Vec::with_capacity(jobs.len());
             for Job { change, operator, .. } in jobs {
                 let done = apply(&mut transaction, change).await?;
                 if done {
-                    audit::append(&mut transaction, &mut chain, &change.event(operator)).await?;
+                    records.push(audit::append(&mut transaction, &mut chain, &change.event(operator)).await?);
                 }
                 outcomes.push(done);
             }
             audit::release(&mut transaction, &chain).await?;
             transaction.commit().await.map_err(failed)?;
-            Ok(outcomes)
+            Ok((outcomes, records))
         })
-        .await
+        .await?;
+        self.mirror(&records);
+        Ok(outcomes)
+    }
+
+    /// Writes to the mirror of the audit log, if there is one.
+    fn mirror(&self, records: &[AuditRecord]) {
+        let mut mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = mirror.as_mut().filter(|_| !records.is_empty()) else { return };
+        let lines: String = records.iter().map(|record| record.to_line(&self.chain) + "\n").collect();
+        if let Err(error) = file.write_all(lines.as_bytes()) {
+            tracing::error!(%error, "cannot write the audit log to its file; the database has it");
+        }
     }
 }
 

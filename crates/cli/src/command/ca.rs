@@ -1,6 +1,9 @@
 //! `enclasp ca`: a certification authority.
 
+use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -148,6 +151,12 @@ machine (127.0.0.1, [::1], localhost), on every interface otherwise.")]
         /// authority's `http-url`, if it has one].
         #[arg(long, value_name = "HOST:PORT")]
         listen_http: Option<String>,
+        /// Where to answer GET /metrics for Prometheus, in the clear: choose an address that only it reaches.
+        #[arg(long, value_name = "HOST:PORT")]
+        listen_metrics: Option<String>,
+        /// Append what goes into the audit log to this file, too, as lines of JSON; `-` is standard output.
+        #[arg(long, value_name = "FILE")]
+        audit_file: Option<PathBuf>,
     },
     /// Print a one-time token, with which one key gets one certificate for these names.
     #[command(after_help = "Examples:
@@ -327,7 +336,10 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             blocking(move || Ok(init(&folder, &new, &keystore)?)).await?;
             made(global, &place).await
         }
-        Verb::Serve { place, listen, listen_http } => serve(global, &place, listen, listen_http).await,
+        Verb::Serve { place, listen, listen_http, listen_metrics, audit_file } => {
+            let extras = Extras { listen_http, listen_metrics, audit_file };
+            serve(global, &place, listen, extras).await
+        }
         Verb::Token { place, cn, sans, profile, ttl } => {
             let authority = place.open().await?;
             let request = TokenRequest {
@@ -666,13 +678,25 @@ async fn made(global: &Global, place: &Place) -> Outcome {
     Ok(())
 }
 
-async fn serve(
-    global: &Global,
-    place: &Place,
-    listen: Option<String>,
+/// What a server may do besides EST.
+struct Extras {
     listen_http: Option<String>,
-) -> Outcome {
+    listen_metrics: Option<String>,
+    audit_file: Option<PathBuf>,
+}
+
+async fn serve(global: &Global, place: &Place, listen: Option<String>, extras: Extras) -> Outcome {
+    let Extras { listen_http, listen_metrics, audit_file } = extras;
     let authority = place.open().await?;
+    if let Some(path) = audit_file {
+        let opened = if path.as_os_str() == "-" {
+            std::io::stdout().as_fd().try_clone_to_owned().map(File::from)
+        } else {
+            OpenOptions::new().create(true).append(true).mode(0o600).open(&path)
+        };
+        let file = opened.map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+        authority.mirror_audit(file);
+    }
     let url = &authority.config().url;
     let listen = listen.unwrap_or_else(|| place_of(url.host(), url.port()));
     let http_url = authority.config().http_url.as_ref();
@@ -680,6 +704,9 @@ async fn serve(
     let mut server = Server::bind(authority.clone(), keystore(global)?, &listen).await?;
     if let Some(listen) = listen_http {
         server = server.in_the_clear(keystore(global)?, &listen).await?;
+    }
+    if let Some(listen) = listen_metrics {
+        server = server.with_metrics(keystore(global)?, &listen).await?;
     }
     if server.address().port() != url.port() {
         output::warn(format_args!(
@@ -690,7 +717,8 @@ async fn serve(
     let url = url.to_string();
     if global.json {
         output::line(json!({ "listening": server.address().to_string(), "url": url,
-            "listening_http": server.address_in_the_clear().map(|address| address.to_string()), }))?;
+            "listening_http": server.address_in_the_clear().map(|address| address.to_string()),
+            "listening_metrics": server.address_of_metrics().map(|address| address.to_string()), }))?;
     } else {
         output::note(format_args!(
             "listening on {} for {url}; EST at /.well-known/est, ctrl-c ends it",
@@ -699,6 +727,9 @@ async fn serve(
     }
     if let Some(address) = server.address_in_the_clear().filter(|_| !global.json) {
         output::note(format_args!("CRLs and OCSP on {address}"));
+    }
+    if let Some(address) = server.address_of_metrics().filter(|_| !global.json) {
+        output::note(format_args!("metrics on {address}"));
     }
     server.run(signals::shutdown()).await;
     authority.close().await;
