@@ -89,7 +89,7 @@ fn one_that_leaks() {
     let Some(servers) = Servers::start(&home) else { return };
     assert!(servers.faulty_serves());
     let before = servers.token.status();
-    assert_eq!(before["protections"]["memory-limited"], "in force");
+    assert_eq!(before["protections"]["leaks-limited"], "in force");
     let leak = home.path("tokens/leak");
     fs::write(&leak, "").expect("a file");
     let (mut served, mut tries) = (0, 0);

@@ -19,8 +19,8 @@ mod backend;
 mod connection;
 mod error;
 mod lane;
+mod leaks;
 mod listen;
-mod memory;
 mod needs;
 mod pins;
 mod prompt;
@@ -111,9 +111,9 @@ pub fn run(config: Config, ready: impl FnOnce(&Status)) -> Result<(), Error> {
     let mut protections = sandbox::harden();
     let pins = pins::Pins::new(prompter.clone());
     let (width, needs) = (config.backend.width(), config.backend.needs(&config.reach));
-    let memory = needs.memory.map(memory::Memory::limited_to).and_then(|limited| {
+    let limits = needs.memory.map(leaks::Limits::set).and_then(|limited| {
         let outcome = limited.as_ref().map(drop).map_err(ToString::to_string);
-        protections.push(("memory-limited".into(), outcome));
+        protections.push(("leaks-limited".into(), outcome));
         limited.ok()
     });
     let open = |backend: Backend| backend.open(&config.state, &pins);
@@ -132,7 +132,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Status)) -> Result<(), Error> {
         opened
     };
     prompter.receive()?;
-    let server = server::Server::new(served::Served::new(opened), pins, width, uid, protections, memory)?;
+    let server = server::Server::new(served::Served::new(opened), pins, width, uid, protections, limits)?;
     endpoint.listen()?;
     ready(&server.status());
     server.serve(endpoint, &signals, config.exit_idle)

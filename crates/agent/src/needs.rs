@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use crate::memory;
+use crate::leaks;
 
 /// What is admitted for code that is not ours.
 #[derive(Debug, Default)]
@@ -105,7 +105,7 @@ fn of_driver(reach: &Reach) -> Needs {
         readable: SYSTEM.map(PathBuf::from).to_vec(),
         writable: DEVICES.iter().map(PathBuf::from).chain(reach.folders.clone()).collect(),
         network: if reach.network { Network::Any } else { Network::None },
-        memory: Some(reach.memory.unwrap_or(memory::DEFAULT)),
+        memory: Some(reach.memory.unwrap_or(leaks::MEMORY)),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use enclasp_keystore::Cancel;
 
-use crate::memory::Memory;
+use crate::leaks::Limits;
 use crate::server::STACK;
 
 /// How many jobs may wait in one queue, and of one connection.
@@ -179,8 +179,8 @@ impl Queues {
     }
 
     /// Ends this process when a job does not come back, since a call of a module or a driver cannot
-    /// be interrupted, and when it has grown beyond its `memory`. The next client starts another.
-    pub(crate) fn watch(&self, memory: Option<Memory>) -> std::io::Result<()> {
+    /// be interrupted, and when it is beyond its `limits`. The next client starts another.
+    pub(crate) fn watch(&self, limits: Option<Limits>) -> std::io::Result<()> {
         let shared = self.0.clone();
         let watch = move || {
             loop {
@@ -191,11 +191,8 @@ impl Queues {
                     tracing::error!("ending: the keystore has not come back from a call; it hangs");
                     std::process::abort();
                 }
-                if let Some((memory, taken)) = memory.as_ref().and_then(|m| Some((m, m.has_grown()?))) {
-                    let [taken, limit] = [taken, memory.limit()].map(|bytes| bytes >> 20);
-                    tracing::error!(
-                        "ending: {taken} MiB of memory are in use, and {limit} MiB are the limit; the keystore leaks"
-                    );
+                if let Some(what) = limits.as_ref().and_then(Limits::exceeded) {
+                    tracing::error!("ending: {what}; the keystore leaks");
                     std::process::abort();
                 }
             }

@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::admission::Caller;
 use crate::lane::Lanes;
+use crate::leaks::Limits;
 use crate::listen::Endpoint;
-use crate::memory::Memory;
 use crate::pins::Pins;
 use crate::queue::Queues;
 use crate::sandbox::Measure;
@@ -68,7 +68,7 @@ struct Open {
 }
 
 impl Server {
-    /// `width` is how many signatures with one key are worth beginning at once. Beyond its `memory`
+    /// `width` is how many signatures with one key are worth beginning at once. Beyond its `limits`
     /// this process ends.
     pub(crate) fn new(
         served: Served,
@@ -76,11 +76,11 @@ impl Server {
         width: usize,
         uid: u32,
         protections: Vec<Measure>,
-        memory: Option<Memory>,
+        limits: Option<Limits>,
     ) -> Result<Arc<Self>, Error> {
         let queues = Queues::new(width);
         if !served.is_fast() {
-            queues.watch(memory).map_err(Error::system("start a thread"))?;
+            queues.watch(limits).map_err(Error::system("start a thread"))?;
         }
         Ok(Arc::new(Self {
             served,

@@ -1,6 +1,7 @@
 /* A PKCS#11 module that is SoftHSM but for its C_Sign. There may be files in the folder that FAULTY names:
    `crash`, for which it crashes once, `broken`, as long as which it always does, `hang`, as long as which it
-   does not return, and `leak`, as long as which it takes 16 MiB of memory more each time. */
+   does not return, `leak`, as long as which it takes 16 MiB of memory more each time, and `open`, as long as which
+   it leaves 512 files open. */
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@ struct functions {
     unsigned char version[2];
     void *entries[68];
 };
-enum { C_SIGN = 43, GENERAL_ERROR = 5, HOST_MEMORY = 2, LEAK = 16 << 20 };
+enum { C_SIGN = 43, GENERAL_ERROR = 5, HOST_MEMORY = 2, LEAK = 16 << 20, FILES = 512 };
 
 typedef unsigned long get_list(struct functions **);
 typedef unsigned long sign(unsigned long, unsigned char *, unsigned long, unsigned char *, unsigned long *);
@@ -44,6 +45,9 @@ static unsigned long faulty_sign(unsigned long session, unsigned char *data, uns
             return HOST_MEMORY;
         memset(leaked, 1, LEAK);
     }
+    if (is_there("open"))
+        for (int file = 0; file < FILES; file++)
+            dup(0);
     return real_sign(session, data, length, signature, signature_length);
 }
 

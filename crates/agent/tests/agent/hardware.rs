@@ -176,23 +176,25 @@ pub fn a_module_that_hangs_is_a_deadline() {
     key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
 }
 
-/// It ends before the machine has no memory left.
+/// Its agent ends before the machine has nothing left.
 pub fn a_module_that_leaks_takes_its_agent_alone() {
-    let Some(token) = Token::faulty() else { return };
+    let Some(mut token) = Token::faulty() else { return };
     let key = token.keystore().create(&KeySpec::new(token.uri("web"))).unwrap();
     let limits = fs::read_to_string(format!("/proc/{}/limits", token.agent.pid())).unwrap();
     let data = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap();
     assert_eq!(data.split_whitespace().next(), Some("1342177280"), "{limits}");
-    let leak = token.folder.path().join("tokens/leak");
-    fs::write(&leak, "").unwrap();
-    for _ in 0..10 {
-        // The last ones may come when it has ended already.
-        let outcome = key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("more"));
-        assert!(matches!(outcome, Ok(_) | Err(Error::Unavailable { .. })), "{outcome:?}");
+    for what in ["leak", "open"] {
+        let leak = token.folder.path().join("tokens").join(what);
+        fs::write(&leak, "").unwrap();
+        for _ in 0..10 {
+            // What comes when it has ended, or when nothing is left, is refused.
+            let outcome = key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("more"));
+            assert!(matches!(outcome, Ok(_) | Err(Error::Unavailable { .. })), "{what}: {outcome:?}");
+        }
+        token = token.starts_again();
+        fs::remove_file(&leak).unwrap();
+        key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
     }
-    let _token = token.starts_again();
-    fs::remove_file(&leak).unwrap();
-    key.sign(Scheme::EcdsaP256Sha256, Input::Message(b"x"), &SignContext::new("again")).unwrap();
 }
 
 pub fn what_is_no_module_is_refused() {
