@@ -44,6 +44,10 @@ fn metrics_and_the_log_tell_what_happens() {
         ),
     ));
     refused.succeeds().prints("400");
+    let never = format!(
+        "-sS --cacert ca/root.pem -o answer -w %{{http_code}} https://127.0.0.1:{port}/.well-known/est/serverkeygen"
+    );
+    run(home.program("curl", &never)).succeeds().prints("501");
 
     let samples = scrape(&home, port + 2);
     let value = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("no {name}: {samples:?}"));
@@ -54,6 +58,8 @@ fn metrics_and_the_log_tell_what_happens() {
         assert!(value(&format!("enclasp_ca_answer_seconds_sum{{{labels}}}")) > 0.0);
     }
     assert_eq!(value("enclasp_ca_refusals_total{operation=\"simpleenroll\",reason=\"bad-request\"}"), 1.0);
+    assert_eq!(value("enclasp_ca_refusals_total{operation=\"serverkeygen\",reason=\"other\"}"), 1.0);
+    assert!(!samples.contains_key("enclasp_ca_answer_seconds_count{operation=\"serverkeygen\"}"));
     assert_eq!(value("enclasp_ca_database_up"), 1.0);
     for key in ["issuing", "server", "ocsp", "audit"] {
         assert_eq!(value(&format!("enclasp_ca_key_usable{{key=\"{key}\"}}")), 1.0);

@@ -57,7 +57,8 @@ pub(crate) async fn measured(
     let started = Instant::now();
     let response = next.run(request).await;
     if est::is_operation(&operation) {
-        let reason = response.extensions().get::<Reason>().copied();
+        let refused = !response.status().is_success();
+        let reason = response.extensions().get::<Reason>().copied().or(refused.then_some(Reason("other")));
         issuance.metrics().note(operation, started.elapsed(), reason);
     }
     response
