@@ -14,18 +14,19 @@ fn a_tpm_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("closed");
     fs::write(&file, "").unwrap();
-    for (tcti, reason) in [
-        (tcti(1), "nothing answers there"),
-        ("device:/dev/no-such-tpm".into(), "there is no /dev/no-such-tpm"),
-        (format!("device:{}", folder.path().display()), "cannot open"),
-        ("pigeon:post".into(), "not a TCTI"),
-        ("swtpm:path=/run/tpm.sock".into(), "`path=/run/tpm.sock` is no setting"),
+    for (tcti, reason, hint) in [
+        (tcti(1), "nothing answers there", "start the simulator"),
+        ("device:/dev/no-such-tpm".into(), "there is no /dev/no-such-tpm", "`ls -l /dev/no-such-tpm`"),
+        (format!("device:{}", folder.path().display()), "cannot open", "group `tss`"),
+        ("pigeon:post".into(), "not a TCTI", "the machine's own TPM"),
+        ("swtpm:path=/run/tpm.sock".into(), "`path=/run/tpm.sock` is no setting", "swtpm:host="),
+        ("tabrmd:bus_name=no.such.Name".into(), "nothing answers there", "tpm2-abrmd"),
     ] {
         let config = TpmConfig { tcti: tcti.clone(), folder: folder.path().join("keys") };
         let error = TpmKeystore::open(config, nobody()).map(|_| ()).unwrap_err();
         assert!(matches!(&error, Error::Unavailable { at, .. } if at.contains(&tcti)), "{error}");
         assert!(error.to_string().contains(reason), "{error}");
-        assert!(error.hint().unwrap().contains("tss"));
+        assert!(error.hint().unwrap().contains(hint), "{error}");
     }
 }
 
