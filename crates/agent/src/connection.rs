@@ -477,13 +477,13 @@ impl Output {
     }
 
     /// The same on the socket, with descriptors that belong to it.
-    fn send_with(&self, id: u32, response: &Response, descriptors: &[OwnedFd; 3]) -> io::Result<()> {
+    fn send_with(&self, id: u32, response: &Response, descriptors: &[OwnedFd]) -> io::Result<()> {
         let mut pending = self.pending();
         pending.write_to(&self.carrier)?;
         pending.add(id, response);
-        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut along = SendAncillaryBuffer::new(&mut room);
-        let descriptors = descriptors.each_ref().map(AsFd::as_fd);
+        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         along.push(SendAncillaryMessage::ScmRights(&descriptors));
         let bytes = std::mem::take(&mut pending.bytes);
         let sent = sendmsg(self.stream(), &[IoSlice::new(&bytes)], &mut along, SendFlags::NOSIGNAL);

@@ -5,11 +5,11 @@
 //! first thread, which waits at the socket, learns that the peer is gone and ends it.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
 use rustix::pipe::{SpliceFlags, tee};
 
 use crate::connection::Permit;
@@ -54,18 +54,26 @@ impl Lanes {
     }
 
     /// Opens one, with the peer's ends as the protocol has them.
-    pub(crate) fn open(&self) -> io::Result<(Lane, Ends, [OwnedFd; 3])> {
+    pub(crate) fn open(&self) -> io::Result<(Lane, Ends, Vec<OwnedFd>)> {
         let too_many = || io::Error::other(format!("{MAX_LANES} lanes are open"));
         let permit = Permit::take(&self.open, MAX_LANES).ok_or_else(too_many)?;
         let (theirs, answers) = io::pipe()?;
         fcntl_setfl(&answers, OFlags::NONBLOCK)?;
         let (pipe, requests) = io::pipe()?;
-        let for_peer = [requests.try_clone()?.into(), theirs.into(), pipe.try_clone()?.into()];
+        let mut for_peer = vec![requests.try_clone()?.into(), theirs.into(), pipe.try_clone()?.into()];
+        for_peer.extend(opened_again(&answers));
         let closing = Arc::new(AtomicBool::new(false));
         let requests_in = Requests { pipe, closing: closing.clone() };
         let lane = Lane { requests, closing, nudge: self.nudge.clone() };
         Ok((lane, Ends { requests: requests_in, answers, permit }, for_peer))
     }
+}
+
+/// An end of the same pipe whose flags are its own: a peer that has it can't make ours block.
+/// `None` where /proc is not there.
+fn opened_again(answers: &PipeWriter) -> Option<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", answers.as_raw_fd());
+    openat(CWD, path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 impl Drop for Lane {

@@ -23,10 +23,13 @@
 //! # Lane
 //!
 //! A pair of pipes passes a small request and its answer on for half of what a socket takes. After
-//! [`Request::Lane`] the agent answers [`Response::Done`] together with three descriptors
+//! [`Request::Lane`] the agent answers [`Response::Done`] together with three or four descriptors
 //! (`SCM_RIGHTS`): the end of a pipe to write requests to, that of another to read answers from, and
 //! the first one's other end, which a client keeps open and does not use, so that it gets no SIGPIPE
-//! when the agent ends. There is one lane to a connection, and an agent may refuse it.
+//! when the agent ends. The fourth, where the agent's system lets it make one, is an end of the answers'
+//! pipe to write to that does not block, by which a client wakes its own reader when it has waited long
+//! enough; who holds it sees at the socket, not at the pipe, that the agent has ended. There is one
+//! lane to a connection, and an agent may refuse it.
 //!
 //! By the lane go [`Request::Sign`] and the answers to it, in the same frames, and nothing else. A
 //! client waits for an answer before it sends the next request, which has at most 4096 bytes
@@ -45,6 +48,7 @@ mod frame;
 mod lane;
 mod pin;
 mod usage;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

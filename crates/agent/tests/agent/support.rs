@@ -18,6 +18,7 @@ use enclasp_keystore::agent::{
 use enclasp_keystore::{
     Access, Error, Input, KeyInfo, KeySpec, KeyUri, Keystore, Policy, Presence, Requester, Scheme,
 };
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
@@ -233,7 +234,7 @@ impl Wire {
     /// Opens the connection's lane.
     pub fn lane(&mut self) -> WireLane {
         self.send(1, &Request::Lane);
-        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut along = RecvAncillaryBuffer::new(&mut room);
         let mut bytes = [0; 64];
         let buffer = &mut [IoSliceMut::new(&mut bytes)];
@@ -243,7 +244,11 @@ impl Wire {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.map(File::from).collect::<Vec<_>>(),
             _ => panic!("no descriptors"),
         });
-        let [requests, answers, end] = messages.flatten().collect::<Vec<_>>().try_into().unwrap();
+        let [requests, answers, end, nudge] = messages.flatten().collect::<Vec<_>>().try_into().unwrap();
+        (&nudge).write_all(b"!").unwrap();
+        let mut nudged = [0; 2];
+        assert_eq!(((&answers).read(&mut nudged).unwrap(), nudged[0]), (1, b'!'), "it is the answers' end");
+        assert!(fcntl_getfl(&nudge).unwrap().contains(OFlags::NONBLOCK));
         WireLane { requests, answers, end, reader: FrameReader::default() }
     }
 

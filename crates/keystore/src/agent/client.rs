@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::connection::{Connection, Failure, Patience, hung_up, open};
+use super::watch::Watch;
 use super::{Request, Response, Secret, SignRequest, Status, VERSION, pin};
 use crate::{
     Cancel, Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Requester, Result,
@@ -30,6 +31,7 @@ struct Shared {
     /// Connections that are open and not in use. A call takes one for its own, so that nobody
     /// waits behind another's prompt and no thread sits between the caller and the socket.
     idle: Mutex<Vec<Connection>>,
+    watch: Watch,
 }
 
 type Start = dyn Fn(Instant, &Cancel) -> Result<()> + Send + Sync;
@@ -74,6 +76,7 @@ impl AgentKeystore {
             starting: Mutex::default(),
             requester: requester(),
             idle: Mutex::default(),
+            watch: Watch::default(),
         }))
     }
 
@@ -237,12 +240,12 @@ impl Shared {
         let key = request.key().filter(|key| !key.starts_with("soft:"));
         if let Some(key) = key.filter(|key| !connection.prepared.contains(&**key)) {
             if connection.prepared.is_empty() {
-                connection.call(&Request::Introduce(self.requester.clone()), patience)?;
+                connection.call(&Request::Introduce(self.requester.clone()), patience, &self.watch)?;
             }
             if !matches!(request, Request::Unlock { .. }) {
                 match pin::unlocking(&key) {
                     Ok(None) => {}
-                    Ok(Some(unlock)) => match connection.call(&unlock, patience)? {
+                    Ok(Some(unlock)) => match connection.call(&unlock, patience, &self.watch)? {
                         Response::Done => {}
                         refused => return Ok(refused),
                     },
@@ -251,7 +254,7 @@ impl Shared {
             }
             connection.prepared.insert(key.into_owned());
         }
-        connection.call(request, patience)
+        connection.call(request, patience, &self.watch)
     }
 
     fn finish(
@@ -312,7 +315,7 @@ impl Shared {
             other => other?,
         };
         let mut connection = Connection::new(stream);
-        match connection.call(&Request::Hello(VERSION), patience)? {
+        match connection.call(&Request::Hello(VERSION), patience, &self.watch)? {
             Response::Hello(VERSION) => Ok(connection),
             Response::Hello(other) => Err(Failure::Protocol(Error::Protocol {
                 reason: format!("the agent speaks version {other}, this program {VERSION}"),

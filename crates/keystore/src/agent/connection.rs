@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use zeroize::Zeroize;
 
 use super::lane::{Lane, Receiving};
+use super::watch::Watch;
 use super::{FrameReader, Request, Response, decode, encode};
 use crate::{Cancel, Error};
 
@@ -83,7 +85,7 @@ fn close_on_exec() -> SocketFlags {
 }
 
 pub(super) struct Connection {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
     reader: FrameReader,
     buffer: Vec<u8>,
     last_id: u32,
@@ -97,7 +99,7 @@ impl Connection {
     /// `stream` comes from [`open`].
     pub(super) fn new(stream: UnixStream) -> Self {
         Self {
-            stream,
+            stream: Arc::new(stream),
             reader: FrameReader::default(),
             buffer: Vec::new(),
             last_id: 0,
@@ -113,13 +115,14 @@ impl Connection {
         &mut self,
         request: &Request<'_>,
         patience: Patience<'_>,
+        watch: &Watch,
     ) -> Result<Response, Failure> {
         let signs = matches!(request, Request::Sign(_));
         if signs {
             self.signatures = self.signatures.saturating_add(1);
             // Who signs once does not need one.
             if self.signatures == 2 {
-                self.ask_for_lane(patience)?;
+                self.ask_for_lane(patience, watch)?;
             }
         }
         self.encode(request)?;
@@ -128,23 +131,23 @@ impl Connection {
             && let Some(lane) = &self.lane
         {
             lane.send(&self.buffer).map_err(Failure::Io)?;
-            return receive(&mut self.reader, self.last_id, &mut &*lane, patience);
+            return receive(&mut self.reader, self.last_id, &mut lane.answers(patience), patience);
         }
         let written = self.write(patience);
         if matches!(request, Request::Import { .. } | Request::Unlock { .. }) {
             self.buffer.zeroize();
         }
         written?;
-        receive(&mut self.reader, self.last_id, &mut self.stream, patience)
+        receive(&mut self.reader, self.last_id, &mut &*self.stream, patience)
     }
 
     /// Without one, signatures stay on the socket.
-    fn ask_for_lane(&mut self, patience: Patience<'_>) -> Result<(), Failure> {
+    fn ask_for_lane(&mut self, patience: Patience<'_>, watch: &Watch) -> Result<(), Failure> {
         self.encode(&Request::Lane)?;
         self.write(patience)?;
         let mut incoming = Receiving { stream: &self.stream, descriptors: Vec::new() };
         if receive(&mut self.reader, self.last_id, &mut incoming, patience)? == Response::Done {
-            self.lane = Lane::new(incoming.descriptors);
+            self.lane = Lane::new(incoming.descriptors, &self.stream, watch);
         }
         Ok(())
     }
@@ -157,7 +160,7 @@ impl Connection {
     fn write(&mut self, patience: Patience<'_>) -> Result<(), Failure> {
         let mut rest = self.buffer.as_slice();
         while !rest.is_empty() {
-            match self.stream.write(rest) {
+            match (&*self.stream).write(rest) {
                 Ok(0) => return Err(Failure::Io(io::ErrorKind::WriteZero.into())),
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(e) => patience.after(e)?,

@@ -6,32 +6,45 @@ use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::connection::TICK;
+use super::connection::{Patience, TICK};
+use super::watch::{Watch, Watched};
 
 /// Frames up to this many bytes go by a lane: a write of so many to a pipe is whole or not at all
 /// (`PIPE_BUF`), and finds room, as nothing else is under way.
 const MAX_LANE_FRAME: usize = 4096;
 
-/// How many descriptors come with the agent's answer.
-const DESCRIPTORS: usize = 3;
+/// How many descriptors come with the agent's answer at most.
+const DESCRIPTORS: usize = 4;
 
 pub(super) struct Lane {
     requests: File,
     answers: File,
     /// The other end of `requests`, so that writing to an agent that ended raises no SIGPIPE in a
-    /// program that is not ours. That it ended is read from `answers`.
+    /// program that is not ours. That it ended is read from `answers`, or seen by who watches.
     _requests_end: OwnedFd,
+    /// Wakes who reads when the wait is over, so that it need not `poll` first. `None` if there is
+    /// nothing to do it with.
+    watched: Option<Watched>,
 }
 
 impl Lane {
-    /// What the agent sent along. `None` if that is not what makes a lane.
-    pub(super) fn new(descriptors: Vec<OwnedFd>) -> Option<Self> {
-        let [requests, answers, requests_end] = <[OwnedFd; DESCRIPTORS]>::try_from(descriptors).ok()?;
-        Some(Self { requests: requests.into(), answers: answers.into(), _requests_end: requests_end })
+    /// What the agent sent along by `socket`. `None` if that is not what makes a lane.
+    pub(super) fn new(descriptors: Vec<OwnedFd>, socket: &Arc<UnixStream>, watch: &Watch) -> Option<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let mut next = || descriptors.next();
+        let (requests, answers, requests_end, nudge) = (next()?, next()?, next()?, next());
+        let watched = nudge.and_then(|nudge| watch.over(nudge.into(), socket.clone()).ok());
+        Some(Self {
+            requests: requests.into(),
+            answers: answers.into(),
+            _requests_end: requests_end,
+            watched,
+        })
     }
 
     pub(super) fn admits(frame: &[u8]) -> bool {
@@ -45,16 +58,29 @@ impl Lane {
             _ => Err(io::ErrorKind::WriteZero.into()),
         }
     }
+
+    /// Where answers are read, by a caller of this patience.
+    pub(super) fn answers<'a>(&'a self, patience: Patience<'a>) -> Answers<'a> {
+        Answers { lane: self, patience }
+    }
 }
 
-/// Reads answers. `WouldBlock` when none came within a [`TICK`].
-impl Read for &Lane {
+pub(super) struct Answers<'a> {
+    lane: &'a Lane,
+    patience: Patience<'a>,
+}
+
+/// `WouldBlock` when the caller's patience may be at its end.
+impl Read for Answers<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Lane { answers, watched, .. } = self.lane;
+        if let Some(watched) = watched {
+            return watched.wait(self.patience, || (&*answers).read(buffer));
+        }
         let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
-        let mut answers = [PollFd::new(&self.answers, PollFlags::IN)];
-        match poll(&mut answers, Some(&tick))? {
+        match poll(&mut [PollFd::new(answers, PollFlags::IN)], Some(&tick))? {
             0 => Err(io::ErrorKind::WouldBlock.into()),
-            _ => (&self.answers).read(buffer),
+            _ => (&*answers).read(buffer),
         }
     }
 }
