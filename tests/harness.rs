@@ -16,7 +16,7 @@ mod process;
 mod terminal;
 
 pub(crate) use authority::{ALGORITHMS, CURVES, VERSIONS};
-pub(crate) use backend::Backend;
+pub(crate) use backend::{Backend, noise};
 pub(crate) use built::{examples, module};
 pub(crate) use elsewhere::{Elsewhere, LONG_AGO, NOW};
 pub(crate) use hardware::{Keystore, SOFTHSM};

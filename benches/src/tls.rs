@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeyUri, SignContext};
 use enclasp_pki::{Certificate, Issuer, Leaf, Profile, create_root};
-use enclasp_tls::{Access, Client, Clients, Credential, Handshake, Options, Server, Version, server_name};
+use enclasp_tls::{
+    Access, Client, Clients, Credential, Handshake, Options, Revocation, Server, Version, server_name,
+};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs as provider};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
@@ -128,6 +130,7 @@ impl Ends {
             certificate_demanded: true,
             server_certificates: false,
             access: Access::everyone(),
+            revocation: Revocation::default(),
         };
         Ok(Self {
             client: Client::new(&roots, Some(client), options.clone())?,

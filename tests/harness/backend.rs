@@ -31,6 +31,16 @@ impl Backend {
         })
     }
 
+    /// Never ends its direction.
+    pub(crate) fn stays() -> Self {
+        Self::serve(|mut stream| {
+            stream.read_to_end(&mut Vec::new())?;
+            loop {
+                thread::park();
+            }
+        })
+    }
+
     /// Speaks first, as mail servers do, and waits.
     pub(crate) fn greets() -> Self {
         Self::serve(|mut stream| {
@@ -98,4 +108,17 @@ impl Backend {
         });
         Self { port, connections }
     }
+}
+
+/// So many bytes that differ from one seed to the next (xorshift32).
+pub(crate) fn noise(seed: u32, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        })
+        .collect()
 }

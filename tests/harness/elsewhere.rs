@@ -24,8 +24,8 @@ impl<'a> Elsewhere<'a> {
         let config = format!(
             "[ca]\ndefault_ca = ours\n[ours]\ndatabase = {name}-ca/index.txt\nnew_certs_dir = {name}-ca\n\
              certificate = {name}-ca.pem\nprivate_key = {name}-ca.key\nrand_serial = yes\ndefault_md = sha256\n\
-             policy = any\nunique_subject = no\ncopy_extensions = copy\nx509_extensions = leaf\n\
-             [any]\ncommonName = optional\norganizationName = optional\norganizationalUnitName = optional\n\
+             policy = any\ncrl_extensions = list\ncrlnumber = {name}-ca/crlnumber\nunique_subject = no\ncopy_extensions = copy\nx509_extensions = leaf\n\
+             [list]\nauthorityKeyIdentifier = keyid\n[any]\ncommonName = optional\norganizationName = optional\norganizationalUnitName = optional\n\
              countryName = optional\n[leaf]\nbasicConstraints = critical,CA:FALSE\n\
              extendedKeyUsage = clientAuth,serverAuth\n"
         );

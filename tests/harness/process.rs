@@ -101,6 +101,12 @@ impl Running {
         }
     }
 
+    /// Asks it to end, waits until it has, and returns what it said.
+    pub(crate) fn finish_at_once(self) -> String {
+        self.signal(Signal::TERM);
+        self.finish().stderr
+    }
+
     fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + patience;
         loop {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use crate::harness::{Backend, Home};
+use crate::harness::{Backend, Home, noise};
 
 const SIZE: usize = 1 << 20;
 
@@ -29,7 +29,7 @@ fn tunnel_carries_a_mebibyte_both_ways() {
 }
 
 fn round_trip(port: u16, seed: u32) {
-    let sent = noise(seed);
+    let sent = noise(seed, SIZE);
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the tunnel listens");
     let mut reader = stream.try_clone().expect("a second handle");
     let received = thread::spawn(move || {
@@ -40,17 +40,4 @@ fn round_trip(port: u16, seed: u32) {
     stream.shutdown(Shutdown::Write).expect("it is open");
     let received = received.join().expect("no panic").expect("it all comes back");
     assert!(received == sent, "connection {seed}: {} of {SIZE} bytes came back", received.len());
-}
-
-/// Bytes that differ from one connection to the next (xorshift32).
-fn noise(seed: u32) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-    (0..SIZE)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state as u8
-        })
-        .collect()
 }

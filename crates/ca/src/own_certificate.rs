@@ -7,7 +7,7 @@ use enclasp_enroll::schedule::due;
 use enclasp_enroll::{Endpoint, subject_of};
 use enclasp_keystore::{Key, Keystore, durable};
 use enclasp_pki::{Certificate, SubjectAltName};
-use enclasp_tls::{Access, Clients, Credential, Options};
+use enclasp_tls::{Access, Clients, Credential, Options, Revocation};
 
 use crate::authority::SERVER;
 use crate::issuance::{Issuance, Wanted, blocking};
@@ -61,6 +61,7 @@ impl OwnCertificate {
             certificate_demanded: false,
             server_certificates: true,
             access: Access::everyone(),
+            revocation: Revocation::default(),
         };
         let server = enclasp_tls::Server::new(credential, clients, Options::default())?;
         Ok((server, due(&leaf)))

@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use enclasp_identity::State;
 
 use crate::command;
+use crate::command::tunnel::LogFlags;
 use crate::failure::Outcome;
 use crate::output::LogLevel;
 
@@ -75,6 +76,11 @@ pub(crate) enum Command {
     Client(command::tunnel::Client),
     /// Say what is wrong with a handshake, a file or a key, why, and what to do.
     Doctor(command::doctor::Doctor),
+    /// Run many tunnels, servers and clients, from one file.
+    Tunnel(command::tunnel::Many),
+    /// Check files of settings.
+    #[command(subcommand)]
+    Config(command::config::Config),
     /// Run an agent, the process that holds keys of software or of one kind of hardware.
     Agent(command::agent::Agent),
     /// Print a completion script for a shell.
@@ -93,8 +99,18 @@ impl Command {
             Self::Demo(_) => LogLevel::Nothing,
             Self::Ca(ca) if ca.serves() => LogLevel::Events,
             Self::Renew(renew) if renew.keeps_to_a_plan() => LogLevel::Events,
-            Self::Agent(_) | Self::Client(_) | Self::Server(_) => LogLevel::Events,
+            Self::Agent(_) | Self::Client(_) | Self::Server(_) | Self::Tunnel(_) => LogLevel::Events,
             _ => LogLevel::Warnings,
+        }
+    }
+
+    /// What was said about the log; only tunnels take such flags.
+    pub(crate) fn log_flags(&self) -> LogFlags {
+        match self {
+            Self::Server(server) => server.log.clone(),
+            Self::Client(client) => client.log.clone(),
+            Self::Tunnel(many) => many.log.clone(),
+            _ => LogFlags::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod ca;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod csr;
 pub(crate) mod demo;

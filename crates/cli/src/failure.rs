@@ -37,6 +37,12 @@ impl Failure {
         self
     }
 
+    /// The same with the place that it is about before it.
+    pub(crate) fn within(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     /// Prints it to standard error.
     pub(crate) fn report(&self) -> ExitCode {
         eprintln!("error: {}", self.message);
@@ -57,9 +63,28 @@ impl Failure {
     }
 }
 
-/// Reports a command line that cannot be read. A value that one of our types refused is reported
-/// in that type's words, which have a hint and do not repeat a PIN.
+/// Reports a command line that cannot be read.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        // clap shows the help where a word is missing and nothing else was given, but takes a
+        // variable for something that was given.
+        ErrorKind::MissingSubcommand => {
+            eprint!("{}", help_of(std::env::args_os().skip(1)));
+            ExitCode::from(2)
+        }
+        // Help and version go to standard output and are no failure; help that stands in for a
+        // missing word is one.
+        kind if kind == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand || !error.use_stderr() => {
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+        _ => usage(error).report(),
+    }
+}
+
+/// What is wrong with flags. A value that one of our types refused is told in that type's words,
+/// which have a hint and do not repeat a PIN.
+pub(crate) fn usage(error: &clap::Error) -> Failure {
     let refused = std::error::Error::source(error).and_then(|source| {
         None.or_else(|| source.downcast_ref::<enclasp_keystore::Error>().map(|e| (e.to_string(), e.hint())))
             .or_else(|| source.downcast_ref::<enclasp_pki::Error>().map(|e| (e.to_string(), e.hint())))
@@ -68,22 +93,8 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
             .or_else(|| source.downcast_ref::<enclasp_ca::Error>().map(|e| (e.to_string(), e.hint())))
     });
     match refused {
-        Some((message, hint)) => Failure { message, hint, code: 2 }.report(),
-        // clap shows the help where a word is missing and nothing else was given, but takes a
-        // variable for something that was given.
-        None if error.kind() == ErrorKind::MissingSubcommand => {
-            eprint!("{}", help_of(std::env::args_os().skip(1)));
-            ExitCode::from(2)
-        }
-        // Help and version go to standard output and are no failure; help that stands in for a
-        // missing word is one.
-        None if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-            || !error.use_stderr() =>
-        {
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
-        }
-        None => in_two_lines(&error.to_string()).report(),
+        Some((message, hint)) => Failure { message, hint, code: 2 },
+        None => in_two_lines(&error.to_string()),
     }
 }
 

@@ -30,7 +30,9 @@ fn main() -> ExitCode {
     if level == LogLevel::Events {
         raise_file_limit();
     }
-    output::start_log(args.global.verbose, level);
+    if let Err(failure) = output::start_log(args.global.verbose, level, &args.command.log_flags()) {
+        return failure.report();
+    }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -55,6 +57,8 @@ fn run(args: Args) -> Outcome {
         Command::Connect(connect) => in_runtime(command::connect::run(global, connect)),
         Command::Server(server) => in_runtime(command::tunnel::server(global, server)),
         Command::Client(client) => in_runtime(command::tunnel::client(global, client)),
+        Command::Tunnel(many) => in_runtime(command::tunnel::many(global, many)),
+        Command::Config(config) => command::config::run(config),
         Command::Demo(demo) => in_runtime(command::demo::run(global, demo)),
     }
 }

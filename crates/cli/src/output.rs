@@ -1,12 +1,17 @@
 //! Data to standard output, everything else to standard error.
 
+mod syslog;
+
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::command::tunnel::{LogFlags, Quiet};
 use crate::failure::{Failure, Outcome};
+use syslog::Syslog;
 
 /// Prints a line of data. A reader that has gone away ends the program quietly, as it would end
 /// any other filter.
@@ -103,9 +108,12 @@ pub(crate) enum LogLevel {
     Events,
 }
 
-/// Starts the log on standard error: `ENCLASP_LOG` in tracing's filter syntax, or `level` and as
-/// much more as `-v` was given.
-pub(crate) fn start_log(verbose: u8, level: LogLevel) {
+/// Starts the log, on standard error or to syslog: `ENCLASP_LOG` in tracing's filter syntax, or
+/// `level` and as much more as `-v` was given, without the lines that `quiet` leaves out.
+///
+/// # Errors
+/// If nobody takes what is sent to syslog.
+pub(crate) fn start_log(verbose: u8, level: LogLevel, flags: &LogFlags) -> Outcome {
     use tracing_subscriber::EnvFilter;
     let (ours, others) = match level as u8 + verbose {
         0 => ("off", "off"),
@@ -116,16 +124,28 @@ pub(crate) fn start_log(verbose: u8, level: LogLevel) {
     };
     let crates = ["", "_agent", "_ca", "_enroll", "_identity", "_keystore", "_pki", "_tls", "_tunnel"];
     let default = crates.map(|name| format!("enclasp{name}={ours}")).join(",") + "," + others;
-    let filter = std::env::var("ENCLASP_LOG")
-        .ok()
-        .and_then(|text| EnvFilter::try_new(text).ok())
-        .unwrap_or_else(|| EnvFilter::new(default));
-    tracing_subscriber::fmt()
+    let asked = std::env::var("ENCLASP_LOG").ok().filter(|text| EnvFilter::try_new(text).is_ok());
+    let quiet = flags.quiet.iter().map(|quiet| format!(",{}", quiet.directive())).collect::<String>();
+    let filter = match flags.quiet.contains(&Quiet::All) {
+        true => EnvFilter::new("off"),
+        false => EnvFilter::new(asked.unwrap_or(default) + &quiet),
+    };
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         // Who reads the log may go away; that must not disturb what is logged about.
-        .log_internal_errors(false)
-        .init();
+        .log_internal_errors(false);
+    if flags.syslog {
+        log.with_writer(Syslog::open(Path::new(SYSLOG))?)
+            .with_ansi(false)
+            .without_time()
+            .with_level(false)
+            .init();
+    } else {
+        log.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
+    }
+    Ok(())
 }
+
+/// Where syslog listens.
+const SYSLOG: &str = "/dev/log";

@@ -1,11 +1,12 @@
 //! Certificate revocation lists (RFC 5280 §5): made for an issuer of ours.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use const_oid::ObjectIdentifier;
-use der::asn1::{BitString, Ia5String, OctetString};
+use const_oid::{AssociatedOid, ObjectIdentifier};
+use der::asn1::{BitString, Ia5String, OctetString, Uint};
 use der::{Decode, Encode};
 use enclasp_keystore::SignContext;
 use serde::{Deserialize, Serialize};
@@ -201,6 +202,22 @@ pub fn crl_to_pem(der: &[u8]) -> Result<String> {
     sequence(WHAT, der)?;
     in_field(WHAT, "the whole", CertificateList::<Rfc5280>::from_der(der))?;
     Ok(pem::encode(PEM_LABEL, der))
+}
+
+/// Puts the newest of `crls`, in DER, first: that of the last `thisUpdate`, and among those of one second
+/// that of the highest CRL number. What is no CRL comes last.
+pub fn sort_newest_first<T: AsRef<[u8]>>(crls: &mut [T]) {
+    crls.sort_by_cached_key(|der| Reverse(age(der.as_ref())));
+}
+
+/// What grows from list to list: the time, and the number, whose bytes are without leading zeros.
+fn age(der: &[u8]) -> Option<(Duration, usize, Vec<u8>)> {
+    let list = CertificateList::<Rfc5280>::from_der(der).ok()?.tbs_cert_list;
+    let extensions = list.crl_extensions.unwrap_or_default();
+    let number = extensions.iter().find(|extension| extension.extn_id == CrlNumber::OID);
+    let number = number.and_then(|number| Uint::from_der(number.extn_value.as_bytes()).ok());
+    let number = number.map_or_else(Vec::new, |number| number.as_bytes().to_vec());
+    Some((list.this_update.to_unix_duration(), number.len(), number))
 }
 
 fn entry(revoked: &Revoked) -> Result<RevokedCert> {

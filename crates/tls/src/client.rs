@@ -21,7 +21,7 @@ use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
 use crate::signer::Resolver;
 use crate::verifier::ServerVerifier;
-use crate::{Access, Credential, Error, Options, Result};
+use crate::{Access, Credential, Error, Options, Result, Revocation};
 
 /// A connection to a server, in async use.
 pub type ClientStream<S> = tokio_rustls::client::TlsStream<S>;
@@ -36,6 +36,8 @@ pub struct Servers {
     pub roots: Vec<CertificateDer<'static>>,
     /// Who is spoken to of those whose certificates verify and have the name that was asked for.
     pub access: Access,
+    /// Which certificates were revoked.
+    pub revocation: Revocation,
 }
 
 /// Opens connections as one identity, or as nobody. Sessions are resumed within one `Client` only,
@@ -63,7 +65,8 @@ impl Client {
         credential: Option<Credential>,
         options: Options,
     ) -> Result<Self> {
-        Self::to(Servers { roots: roots.to_vec(), access: Access::everyone() }, credential, options)
+        let (access, revocation) = (Access::everyone(), Revocation::default());
+        Self::to(Servers { roots: roots.to_vec(), access, revocation }, credential, options)
     }
 
     /// Trusts `servers`, and presents `credential` to those that ask for one.
@@ -72,13 +75,14 @@ impl Client {
     /// [`Error::Settings`] if no server could be trusted, there are no roots, one of them cannot be
     /// read, or the options leave no version.
     pub fn to(servers: Servers, credential: Option<Credential>, options: Options) -> Result<Self> {
-        let Servers { roots, access } = servers;
+        let Servers { roots, access, revocation } = servers;
         if access.is_nobody() {
             return Err(Error::Settings { reason: "no rule admits any server".into() });
         }
         let settings = |e: rustls::Error| Error::Settings { reason: e.to_string() };
         let provider = provider();
-        let verifier = Arc::new(ServerVerifier::new(trust(&roots)?, provider.clone(), access.clone())?);
+        let verifier =
+            Arc::new(ServerVerifier::new(trust(&roots)?, provider.clone(), access.clone(), revocation)?);
         let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&options.protocol_versions())
             .map_err(settings)?

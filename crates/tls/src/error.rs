@@ -249,6 +249,13 @@ fn certificate_cause(error: &CertificateError, certificate: Option<&Certificate>
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "its extended key usages do not allow this use".to_owned()
         }
+        CertificateError::Revoked => "it, or a CA certificate above it, has been revoked".to_owned(),
+        CertificateError::UnknownRevocationStatus => {
+            "there is no list of revoked certificates of its issuer, or of one above".to_owned()
+        }
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            "the list of revoked certificates of its issuer, or of one above, is out of date".to_owned()
+        }
         CertificateError::BadSignature => "a signature does not verify".to_owned(),
         CertificateError::BadEncoding => "it cannot be parsed".to_owned(),
         other => other.to_string(),

@@ -26,6 +26,7 @@ mod handshake;
 mod observed;
 mod options;
 mod recorder;
+mod revocation;
 mod server;
 mod signer;
 mod verifier;
@@ -45,4 +46,5 @@ pub use evidence::{
 pub use handshake::close;
 pub use observed::{Signing, observing, observing_client, observing_server};
 pub use options::{Options, Version, server_name};
+pub use revocation::Revocation;
 pub use server::{Clients, Server, ServerStream};

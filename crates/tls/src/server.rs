@@ -17,7 +17,7 @@ use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
 use crate::signer::Resolver;
 use crate::verifier::ClientVerifier;
-use crate::{Access, Credential, Error, Options, Result};
+use crate::{Access, Credential, Error, Options, Result, Revocation};
 
 /// A connection from a client, in async use.
 pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
@@ -38,6 +38,8 @@ pub struct Clients {
     pub server_certificates: bool,
     /// Who is admitted of those whose certificates verify.
     pub access: Access,
+    /// Which certificates were revoked.
+    pub revocation: Revocation,
 }
 
 /// Accepts connections as one identity.
@@ -58,15 +60,26 @@ impl Server {
     /// [`Error::Settings`] if nobody could be admitted, there are no roots, one of them cannot be
     /// read, or the options leave no version.
     pub fn new(credential: Credential, clients: Clients, options: Options) -> Result<Self> {
-        let Clients { roots, certificate_demanded, server_certificates, access } = clients;
+        let Clients { roots, certificate_demanded, server_certificates, access, revocation } = clients;
         if access.is_nobody() {
             return Err(Error::Settings {
                 reason: "no access rule admits anybody: allow a name, or everyone".into(),
             });
         }
+        if server_certificates && !revocation.lists.is_empty() {
+            return Err(Error::Settings {
+                reason: "certificates that are for servers only are not looked up in lists of revoked ones"
+                    .into(),
+            });
+        }
         let provider = provider();
-        let mut verifier =
-            ClientVerifier::new(trust(&roots)?, provider.clone(), certificate_demanded, access.clone())?;
+        let mut verifier = ClientVerifier::new(
+            trust(&roots)?,
+            provider.clone(),
+            certificate_demanded,
+            access.clone(),
+            revocation,
+        )?;
         if server_certificates {
             verifier.admit_servers(&roots)?;
         }

@@ -14,8 +14,8 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::DuplexStream;
 
 use crate::{
-    Access, Client, ClientStream, Clients, Credential, Evidence, Options, Result, Server, ServerStream,
-    Version, server_name,
+    Access, Client, ClientStream, Clients, Credential, Evidence, Options, Result, Revocation, Server,
+    ServerStream, Version, server_name,
 };
 
 pub(crate) struct Authority {
@@ -81,8 +81,13 @@ impl Authority {
     }
 
     pub(crate) fn server(&self, access: Access, options: Options) -> Server {
-        let clients =
-            Clients { roots: self.roots(), certificate_demanded: true, server_certificates: false, access };
+        let clients = Clients {
+            roots: self.roots(),
+            certificate_demanded: true,
+            server_certificates: false,
+            access,
+            revocation: Revocation::default(),
+        };
         Server::new(self.server_credential(Algorithm::P256), clients, options).unwrap()
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use enclasp_keystore::Algorithm;
 use enclasp_pki::{Certificate, Purpose, verify_chain};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::evidence::{Role, SignatureEvidence, scheme_name};
 use crate::recorder::Recorder;
-use crate::{Access, Error, Result};
+use crate::{Access, Error, Result, Revocation};
 
 type Verified<T> = std::result::Result<T, rustls::Error>;
 
@@ -31,11 +31,15 @@ impl ServerVerifier {
         roots: Arc<RootCertStore>,
         provider: Arc<CryptoProvider>,
         access: Access,
+        revocation: Revocation,
     ) -> Result<Self> {
-        WebPkiServerVerifier::builder_with_provider(roots, provider)
-            .build()
-            .map(|webpki| Self { webpki, access })
-            .map_err(|e| Error::Settings { reason: e.to_string() })
+        let Revocation { lists, strict } = revocation.newest_first();
+        let mut builder = WebPkiServerVerifier::builder_with_provider(roots, provider).with_crls(lists);
+        builder = match strict {
+            true => builder.enforce_revocation_expiration(),
+            false => builder.allow_unknown_revocation_status(),
+        };
+        builder.build().map(|webpki| Self { webpki, access }).map_err(unusable)
     }
 }
 
@@ -97,10 +101,16 @@ impl ClientVerifier {
         provider: Arc<CryptoProvider>,
         demanded: bool,
         access: Access,
+        revocation: Revocation,
     ) -> Result<Self> {
-        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
-        let builder = if demanded { builder } else { builder.allow_unauthenticated() };
-        let webpki = builder.build().map_err(|e| Error::Settings { reason: e.to_string() })?;
+        let Revocation { lists, strict } = revocation.newest_first();
+        let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider).with_crls(lists);
+        builder = if demanded { builder } else { builder.allow_unauthenticated() };
+        builder = match strict {
+            true => builder.enforce_revocation_expiration(),
+            false => builder.allow_unknown_revocation_status(),
+        };
+        let webpki = builder.build().map_err(unusable)?;
         Ok(Self { webpki, servers: Vec::new(), access })
     }
 
@@ -181,6 +191,16 @@ impl ClientCertVerifier for ClientVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
+}
+
+fn unusable(error: VerifierBuilderError) -> Error {
+    let reason = match error {
+        VerifierBuilderError::InvalidCrl(error) => format!(
+            "a list of revoked certificates cannot be used ({error:?}): it has to be a complete one of version 2 (RFC 5280 §5)"
+        ),
+        other => other.to_string(),
+    };
+    Error::Settings { reason }
 }
 
 /// Asks the access rules about a certificate that has verified, so that a peer that they refuse is

@@ -13,13 +13,12 @@ use crate::current::Current;
 use crate::endpoint::{Peer, Stream};
 use crate::relay::{Relay, refusal};
 use crate::serve::Front;
-use crate::{Endpoint, Error, Limits, Observer, Result};
+use crate::{Bound, Endpoint, Error, Limits, Metrics, Observer, Proxy, Result};
 
 /// What a [`ClientTunnel`] is made of.
-#[derive(Clone)]
 pub struct ClientConfig {
     /// Where programs connect without TLS. Whoever can connect there acts as the tunnel's identity.
-    pub listen: Endpoint,
+    pub listen: Bound,
     /// Where their bytes go, with TLS.
     pub target: Endpoint,
     /// The name that the target's certificate has to have, if it is not the target's host.
@@ -28,8 +27,20 @@ pub struct ClientConfig {
     pub tls: Client,
     /// What the tunnel may take up.
     pub limits: Limits,
+    /// What the target is reached through.
+    pub proxy: Option<Proxy>,
+    /// Where connections are counted.
+    pub metrics: Metrics,
     /// Is shown the evidence of every handshake.
     pub observer: Option<Observer>,
+}
+
+impl ClientConfig {
+    /// With the limits of [`Limits::default`] and nothing else.
+    pub fn new(listen: Bound, target: Endpoint, tls: Client) -> Self {
+        let (limits, metrics) = (Limits::default(), Metrics::default());
+        Self { listen, target, server_name: None, tls, limits, proxy: None, metrics, observer: None }
+    }
 }
 
 /// Takes plain connections to a service that wants mutual TLS.
@@ -45,29 +56,32 @@ struct Tunnel {
     server_name: ServerName<'static>,
     limits: Limits,
     handshakes: Semaphore,
+    proxy: Option<Proxy>,
+    metrics: Metrics,
     observer: Option<Observer>,
 }
 
 impl ClientTunnel {
-    /// Listens; nothing is accepted before [`run`](Self::run).
+    /// Takes over what listens; nothing is accepted before [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Error::Endpoint`] if the target cannot be one, [`Error::Listen`], and [`Error::Tls`] if
+    /// [`Error::Endpoint`] if the target cannot be one, [`Error::Threads`], and [`Error::Tls`] if
     /// the server's name cannot be one.
-    pub async fn bind(config: ClientConfig) -> Result<Self> {
-        let ClientConfig { listen, target, server_name: name, tls, limits, observer } = config;
+    pub fn new(config: ClientConfig) -> Result<Self> {
+        let ClientConfig { listen, target, server_name: name, tls, limits, proxy, metrics, observer } =
+            config;
         let name = match (name, target.as_target()?) {
             (Some(name), _) => server_name(&name)?,
             (None, Endpoint::Tcp { host, .. }) => server_name(host)?,
-            (None, Endpoint::Unix(_)) => {
+            (None, _) => {
                 let reason = "a Unix socket has no host name: the server's name must be given".into();
                 return Err(Error::Endpoint { text: target.to_string(), reason });
             }
         };
         let tls = Current::new(tls);
-        let front = Front::bind(listen, limits.clone()).await?;
+        let front = Front::new(listen, limits.clone())?;
         let handshakes = Semaphore::new(limits.max_handshakes);
-        let tunnel = Tunnel { tls, target, server_name: name, limits, handshakes, observer };
+        let tunnel = Tunnel { tls, target, server_name: name, limits, handshakes, proxy, metrics, observer };
         Ok(Self { front, tunnel: Arc::new(tunnel) })
     }
 
@@ -98,9 +112,12 @@ impl ClientTunnel {
 
 impl Tunnel {
     async fn carry(&self, plain: Stream) -> Result<()> {
+        let counted = self.metrics.connection();
         // What it takes to begin is boxed, since an open connection needs far less.
-        let relay = Box::pin(self.establish(plain)).await?;
-        relay.run().await;
+        let established = Box::pin(self.establish(plain)).await;
+        let relay = established.inspect_err(|error| counted.refused(error))?;
+        counted.established();
+        relay.run(&self.limits, &counted).await;
         Ok(())
     }
 
@@ -108,7 +125,7 @@ impl Tunnel {
         let started = Instant::now();
         let connected = {
             let _turn = self.handshakes.acquire().await;
-            let mut stream = self.target.connect(self.limits.connect_timeout).await?;
+            let mut stream = self.connect().await?;
             let target = self.target.to_string();
             let done = self.tls.get().handshake(&mut stream, &self.server_name, &target).await;
             done.map(|(tls, evidence)| (tls, stream, evidence))
@@ -118,6 +135,14 @@ impl Tunnel {
             observer(&evidence);
         }
         Ok(Relay::new(tls, stream, plain, evidence, started))
+    }
+
+    async fn connect(&self) -> Result<Stream> {
+        let within = self.limits.connect_timeout;
+        match (&self.proxy, &self.target) {
+            (Some(proxy), Endpoint::Tcp { host, port }) => proxy.connect(host, *port, within).await,
+            _ => self.target.connect(within).await,
+        }
     }
 }
 

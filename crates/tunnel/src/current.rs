@@ -2,23 +2,25 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A TLS client or server that new connections are made with. Cloning shares it.
+/// What is in use now: a TLS client or server that new connections are made with, say. Cloning shares
+/// it.
 #[derive(Clone, Debug)]
 pub struct Current<T>(Arc<RwLock<T>>);
 
 impl<T: Clone> Current<T> {
-    pub(crate) fn new(tls: T) -> Self {
-        Self(Arc::new(RwLock::new(tls)))
+    /// What is in use until it is replaced.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(RwLock::new(value)))
     }
 
-    /// What new connections are made with.
+    /// What is in use.
     pub fn get(&self) -> T {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has new connections made with `tls`. Those that are open go on; sessions that the old one
+    /// Has this used from now on. Of TLS: connections that are open go on; sessions that the old one
     /// began are not resumed.
-    pub fn replace(&self, tls: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tls;
+    pub fn replace(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
     }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::inherited;
+use crate::proxy_protocol::Addresses;
 use crate::turns::Source;
 use crate::{Error, Result};
 
 /// Where to listen or to connect: `HOST:PORT`, `[IPV6]:PORT`, `:PORT` (listening on every address)
-/// or `unix:PATH`. Its `Display` form parses back.
+/// `unix:PATH` or `systemd:NAME` (listening only). Its `Display` form parses back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A TCP port. The host is a name or an address; an empty one is every address.
@@ -30,6 +33,8 @@ pub enum Endpoint {
     },
     /// A Unix stream socket. One that we listen on is for its owner alone (mode 600).
     Unix(PathBuf),
+    /// A listener that the service manager passes on under this name (`FileDescriptorName=`).
+    Systemd(String),
 }
 
 impl FromStr for Endpoint {
@@ -42,6 +47,15 @@ impl FromStr for Endpoint {
                 "" => Err(error("it has no path")),
                 path => Ok(Self::Unix(path.into())),
             };
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            return match name {
+                "" => Err(error("it has no name")),
+                name => Ok(Self::Systemd(name.into())),
+            };
+        }
+        if text.starts_with("launchd:") {
+            return Err(error("listeners of launchd are not supported"));
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| error("it has no port"))?;
         let port = port.parse().map_err(|_| error("its port is not a number from 0 to 65535"))?;
@@ -60,6 +74,7 @@ impl fmt::Display for Endpoint {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -68,17 +83,28 @@ impl fmt::Display for Endpoint {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     /// Whether there is something to read, or the other end has closed.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// The other end's address and ours, if it has such.
+    fn addresses(&self) -> Option<Addresses>;
 }
 
 impl Io for TcpStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
+
+    fn addresses(&self) -> Option<Addresses> {
+        Some((self.peer_addr().ok()?, self.local_addr().ok()?))
+    }
 }
 
 impl Io for UnixStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
+    }
+
+    fn addresses(&self) -> Option<Addresses> {
+        None
     }
 }
 
@@ -92,6 +118,9 @@ impl Endpoint {
                 text: self.to_string(),
                 reason: "a target needs a host and a port".into(),
             }),
+            Self::Systemd(_) => {
+                Err(Error::Endpoint { text: self.to_string(), reason: "it can be listened on only".into() })
+            }
             _ => Ok(self),
         }
     }
@@ -105,6 +134,7 @@ impl Endpoint {
                     Box::new(stream) as Stream
                 }
                 Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                Self::Systemd(_) => return Err(io::ErrorKind::Unsupported.into()),
             })
         };
         match timeout(within, connect).await {
@@ -127,6 +157,7 @@ impl Endpoint {
                 TcpListener::bind((host.as_str(), *port)).await.and_then(Listener::tcp)
             }
             Self::Unix(path) => SocketFile::listen(path).await,
+            Self::Systemd(name) => return inherited::take(name),
         };
         listening.map_err(|source| Error::Listen { endpoint: self.clone(), source })
     }
@@ -136,13 +167,49 @@ impl Endpoint {
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, SocketFile),
+    /// Without a file of ours if it was passed on to us.
+    Unix(std::os::unix::net::UnixListener, Option<Arc<SocketFile>>),
+}
+
+/// A socket that is listened on. A tunnel that takes the place of another one gets a second handle,
+/// so that no connection is refused meanwhile.
+#[derive(Debug)]
+pub struct Bound {
+    pub(crate) listener: Listener,
+    at: Endpoint,
+}
+
+impl Bound {
+    /// Listens.
+    ///
+    /// # Errors
+    /// [`Error::Listen`], or [`Error::Inherited`] if the service manager did not pass it on.
+    pub async fn listen(on: &Endpoint) -> Result<Self> {
+        let listener = on.listen().await?;
+        let at = listener.endpoint().map_err(|source| Error::Listen { endpoint: on.clone(), source })?;
+        Ok(Self { listener, at })
+    }
+
+    /// Where it listens, with the port that was chosen if it was 0.
+    pub fn at(&self) -> &Endpoint {
+        &self.at
+    }
+
+    /// A second handle.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] for want of a file descriptor.
+    pub fn try_clone(&self) -> Result<Self> {
+        let listener = self.listener.try_clone();
+        let listener = listener.map_err(|source| Error::Listen { endpoint: self.at.clone(), source })?;
+        Ok(Self { listener, at: self.at.clone() })
+    }
 }
 
 /// The same in a runtime.
 pub(crate) enum Acceptor {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix { listener: UnixListener, _file: Option<Arc<SocketFile>> },
 }
 
 /// A connection that may go to any runtime.
@@ -153,9 +220,27 @@ pub(crate) enum Accepted {
 
 impl Listener {
     fn tcp(listener: TcpListener) -> io::Result<Self> {
+        Self::of_tcp(listener.into_std()?)
+    }
+
+    pub(crate) fn of_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
         // The connections inherit it.
         set_tcp_nodelay(&listener, true)?;
-        listener.into_std().map(Self::Tcp)
+        listener.set_nonblocking(true)?;
+        Ok(Self::Tcp(listener))
+    }
+
+    pub(crate) fn of_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Unix(listener, None))
+    }
+
+    /// The same listener once more. The socket is closed, and its file removed, with the last.
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener, file) => Self::Unix(listener.try_clone()?, file.clone()),
+        })
     }
 
     /// Where it listens, with the port that was found free.
@@ -165,7 +250,11 @@ impl Listener {
                 let address = listener.local_addr()?;
                 Endpoint::Tcp { host: address.ip().to_string(), port: address.port() }
             }
-            Self::Unix(_, file) => Endpoint::Unix(file.path.clone()),
+            Self::Unix(_, Some(file)) => Endpoint::Unix(file.path.clone()),
+            Self::Unix(listener, None) => {
+                let address = listener.local_addr()?;
+                Endpoint::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
+            }
         })
     }
 
@@ -250,7 +339,10 @@ impl SocketFile {
             .and_then(|()| std::fs::metadata(&unnamed))
             .and_then(|metadata| std::fs::rename(&unnamed, path).map(|()| metadata.ino()));
         match named {
-            Ok(inode) => Ok(Listener::Unix(listener.into_std()?, Self { path: path.to_owned(), inode })),
+            Ok(inode) => Ok(Listener::Unix(
+                listener.into_std()?,
+                Some(Arc::new(Self { path: path.to_owned(), inode })),
+            )),
             Err(e) => {
                 // The first error is the one to tell.
                 let _ = std::fs::remove_file(&unnamed);
@@ -281,18 +373,22 @@ mod tests {
             ("localhost:65536", "not a number"),
             ("::1:443", "brackets"),
             ("unix:", "no path"),
+            ("systemd:", "no name"),
+            ("launchd:web", "not supported"),
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        for text in [":443", "localhost:0"] {
+        for text in [":443", "localhost:0", "systemd:web"] {
             assert!(text.parse::<Endpoint>().unwrap().as_target().is_err(), "{text}");
         }
     }
 
     #[test]
     fn display_parses_back() {
-        for text in ["localhost:443", "127.0.0.1:0", "[::1]:443", ":8443", "unix:/run/app.sock"] {
+        for text in
+            ["localhost:443", "127.0.0.1:0", "[::1]:443", ":8443", "unix:/run/app.sock", "systemd:web"]
+        {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), text);
         }

@@ -8,8 +8,7 @@ use crate::Endpoint;
 /// The result of setting up a tunnel.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong. Only the first four come from [`bind`](crate::ServerTunnel::bind); the others
-/// are about one connection, and end in the log.
+/// What went wrong. From [`Tls`](Self::Tls) on they may be about one connection, and end in the log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)]
@@ -20,6 +19,11 @@ pub enum Error {
     Listen { endpoint: Endpoint, source: io::Error },
     #[error("cannot start {count} threads: {source}")]
     Threads { count: usize, source: io::Error },
+    #[error("cannot use `{text}`: {reason}")]
+    Url { text: String, reason: String },
+    /// A listener that the service manager was to pass on.
+    #[error("cannot listen on systemd:{name}: {reason}")]
+    Inherited { name: String, reason: String },
     #[error(transparent)]
     Tls(#[from] enclasp_tls::Error),
     #[error("{peer} said nothing for {after:?}")]
@@ -28,6 +32,8 @@ pub enum Error {
     Connect { target: Endpoint, source: io::Error },
     #[error("cannot connect to {target}: no answer within {after:?}")]
     ConnectTimeout { target: Endpoint, after: Duration },
+    #[error("cannot connect to {target} through {proxy}: {reason}")]
+    Proxy { proxy: String, target: Endpoint, reason: String },
 }
 
 impl Error {
@@ -43,7 +49,10 @@ impl Error {
                 _ => None,
             },
             Self::Tls(source) => source.hint(),
-            Self::Threads { .. } | Self::Silence { .. } => None,
+            Self::Inherited { .. } => {
+                Some("the socket unit names its listeners with FileDescriptorName=".into())
+            }
+            Self::Url { .. } | Self::Threads { .. } | Self::Silence { .. } | Self::Proxy { .. } => None,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Some("is the target running?".into()),
         }
     }

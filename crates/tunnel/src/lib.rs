@@ -10,9 +10,17 @@ mod client;
 mod current;
 mod endpoint;
 mod error;
+mod health;
+mod http;
+mod inherited;
+mod metrics;
+mod proxy;
+mod proxy_protocol;
+mod push;
 mod relay;
 mod serve;
 mod server;
+mod status;
 mod turns;
 mod workers;
 
@@ -24,9 +32,16 @@ use enclasp_tls::Evidence;
 
 pub use client::{ClientConfig, ClientTunnel};
 pub use current::Current;
-pub use endpoint::Endpoint;
+pub use endpoint::{Bound, Endpoint};
 pub use error::{Error, Result};
+pub use health::{Health, HealthReport, TargetCheck};
+pub use http::HttpUrl;
+pub use metrics::Metrics;
+pub use proxy::Proxy;
+pub use proxy_protocol::ProxyProtocol;
+pub use push::Push;
 pub use server::{ServerConfig, ServerTunnel};
+pub use status::{StatusAddress, StatusConfig, StatusServer};
 
 /// What a tunnel may take up. How long a handshake may take is among the TLS options.
 #[derive(Clone, Debug)]
@@ -43,6 +58,10 @@ pub struct Limits {
     pub max_handshakes_of_source: usize,
     /// How long a client of a server tunnel may send nothing at all.
     pub silence_timeout: Duration,
+    /// How long nothing may move on a connection of which one way has ended.
+    pub close_timeout: Option<Duration>,
+    /// How long a connection may go on in any case.
+    pub max_lifetime: Option<Duration>,
     /// How long open connections may go on after the tunnel was told to stop.
     pub drain_timeout: Duration,
     /// How many threads serve connections; one at least.
@@ -64,6 +83,8 @@ impl Default for Limits {
             max_handshakes: 256,
             max_handshakes_of_source: 64,
             silence_timeout: Duration::from_secs(5),
+            close_timeout: None,
+            max_lifetime: None,
             drain_timeout: Duration::from_secs(30),
             threads: available_parallelism().map_or(1, usize::from),
         }

@@ -5,14 +5,16 @@ use std::future::poll_fn;
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use enclasp_tls::{Error as TlsError, Evidence, Handshake, explain};
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
-use crate::Error;
 use crate::endpoint::Stream;
+use crate::metrics::Counted;
+use crate::{Error, Limits};
 
 /// How much is read at once: four TLS records.
 const PIECE: usize = 64 * 1024;
@@ -56,15 +58,63 @@ impl Relay {
         Self { ends, line: Line::new(evidence, started) }
     }
 
-    /// Carries bytes both ways until both ways have ended; the end of one is passed on at once. Logs
-    /// how it went.
-    pub(crate) async fn run(self) {
+    /// Carries bytes both ways until both ways have ended, or the time of one of `limits` is over;
+    /// the end of one way is passed on at once. Logs how it went.
+    pub(crate) async fn run(self, limits: &Limits, counted: &Counted) {
         let Self { mut ends, line } = self;
         let ended = match ends.begin() {
-            Ok(()) => poll_fn(|cx| ends.poll(cx)).await,
+            Ok(()) => {
+                let mut time = Time::new(limits);
+                poll_fn(|cx| match ends.poll(cx) {
+                    Poll::Pending => time.poll(&ends, cx).map(|why| Err(Broken::Time(why))),
+                    ended => ended,
+                })
+                .await
+            }
             broken => broken,
         };
+        if matches!(ended, Err(Broken::Time(_))) {
+            counted.timed_out();
+        }
         line.log(&ends, ended);
+    }
+}
+
+/// When a connection has to end. Most have no such time, and no timer.
+struct Time {
+    close_timeout: Option<Duration>,
+    lifetime: Option<Pin<Box<Sleep>>>,
+    closing: Option<Pin<Box<Sleep>>>,
+    /// How many bytes had been carried when `closing` began.
+    carried: u64,
+}
+
+impl Time {
+    fn new(limits: &Limits) -> Self {
+        let lifetime = limits.max_lifetime.map(|after| Box::pin(sleep(after)));
+        Self { close_timeout: limits.close_timeout, lifetime, closing: None, carried: 0 }
+    }
+
+    /// Ready with the reason when it is over.
+    fn poll(&mut self, ends: &Ends, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if self.lifetime.as_mut().is_some_and(|lifetime| lifetime.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready("its longest lifetime is over");
+        }
+        let (Some(after), true) = (self.close_timeout, ends.is_half_closed()) else {
+            return Poll::Pending;
+        };
+        loop {
+            let carried = ends.inward.bytes + ends.outward.bytes;
+            let closing = self.closing.get_or_insert_with(|| {
+                self.carried = carried;
+                Box::pin(sleep(after))
+            });
+            std::task::ready!(closing.as_mut().poll(cx));
+            self.closing = None;
+            if self.carried == carried {
+                return Poll::Ready("one end closed, and the other did not in time");
+            }
+        }
     }
 }
 
@@ -102,6 +152,8 @@ enum State {
 enum Broken {
     Secure(io::Error),
     Plain(io::Error),
+    /// Neither: its time is over, for this reason.
+    Time(&'static str),
 }
 
 type Outcome<T> = Result<T, Broken>;
@@ -116,6 +168,11 @@ impl Ends {
         self.inward.bytes = plaintext.len() as u64;
         self.untaken = plaintext;
         Ok(())
+    }
+
+    /// Whether one way has ended and not the other.
+    fn is_half_closed(&self) -> bool {
+        (self.inward.state == State::Ended) != (self.outward.state == State::Ended)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<()>> {
@@ -348,6 +405,7 @@ impl Line {
         let evidence = &self.evidence;
         let end = match ended {
             Ok(()) => None,
+            Err(Broken::Time(reason)) => Some(reason.to_owned()),
             Err(Broken::Plain(error)) => Some(format!("the plain side failed: {error}")),
             Err(Broken::Secure(error)) => match explain(error, evidence) {
                 refused @ (TlsError::Refused { .. } | TlsError::CertificateDemanded { .. }) => {
@@ -358,6 +416,7 @@ impl Line {
         };
         let signature = evidence.signature_by(evidence.local.role);
         tracing::info!(
+            target: CONNS,
             peer = %evidence.address,
             subject = self.subject,
             version = %evidence.version,
@@ -374,11 +433,19 @@ impl Line {
     }
 }
 
+/// What lines of the log are about, for those who want fewer of them.
+const CONNS: &str = "enclasp_tunnel::conns";
+const CONN_ERRS: &str = "enclasp_tunnel::conn_errs";
+const HANDSHAKE_ERRS: &str = "enclasp_tunnel::handshake_errs";
+
 /// The line of a connection that did not come about.
 pub(crate) fn refusal(peer: &str, error: &Error) {
-    let (subject, rule) = match error {
-        Error::Tls(error) => (error.peer_subject(), error.rule()),
-        _ => (None, None),
-    };
-    tracing::warn!(peer, subject, rule, cause = %error, hint = error.hint(), "refused");
+    let (hint, cause) = (error.hint(), error);
+    match error {
+        Error::Tls(tls) => {
+            let (subject, rule) = (tls.peer_subject(), tls.rule());
+            tracing::warn!(target: HANDSHAKE_ERRS, peer, subject, rule, %cause, hint, "refused");
+        }
+        _ => tracing::warn!(target: CONN_ERRS, peer, %cause, hint, "refused"),
+    }
 }

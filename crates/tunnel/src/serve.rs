@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::endpoint::{Accepted, Listener, Peer, Stream};
 use crate::workers::{Gone, Workers};
-use crate::{Endpoint, Error, Limits, Result};
+use crate::{Bound, Endpoint, Error, Limits, Result};
 
 /// How long to wait after `accept` failed for want of something (file descriptors, memory): from
 /// the first to the longest, doubled each time.
@@ -28,9 +28,9 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) async fn bind(listen: Endpoint, limits: Limits) -> Result<Self> {
-        let listener = listen.listen().await?;
-        let bound = listener.endpoint().map_err(|source| Error::Listen { endpoint: listen, source })?;
+    pub(crate) fn new(listen: Bound, limits: Limits) -> Result<Self> {
+        let bound = listen.at().clone();
+        let listener = listen.listener;
         let (workers, gone) = Workers::start(limits.threads)
             .map_err(|source| Error::Threads { count: limits.threads, source })?;
         Ok(Self { listener, bound, limits, workers, gone })

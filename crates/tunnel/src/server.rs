@@ -6,28 +6,41 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use enclasp_tls::{Server, close};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::current::Current;
 use crate::endpoint::{Peer, Stream};
+use crate::metrics::Counted;
 use crate::relay::{Relay, refusal};
 use crate::serve::Front;
 use crate::turns::Turns;
-use crate::{Endpoint, Error, Limits, Observer, Result};
+use crate::{Bound, Endpoint, Error, Limits, Metrics, Observer, ProxyProtocol, Result};
 
 /// What a [`ServerTunnel`] is made of.
-#[derive(Clone)]
 pub struct ServerConfig {
     /// Where clients connect with TLS.
-    pub listen: Endpoint,
+    pub listen: Bound,
     /// Where their bytes go, unencrypted.
     pub target: Endpoint,
     /// What the tunnel presents, and who is let through.
     pub tls: Server,
     /// What the tunnel may take up.
     pub limits: Limits,
+    /// Whether, and how, the target is told who connected.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Where connections are counted.
+    pub metrics: Metrics,
     /// Is shown the evidence of every handshake.
     pub observer: Option<Observer>,
+}
+
+impl ServerConfig {
+    /// With the limits of [`Limits::default`] and nothing else.
+    pub fn new(listen: Bound, target: Endpoint, tls: Server) -> Self {
+        let (limits, metrics) = (Limits::default(), Metrics::default());
+        Self { listen, target, tls, limits, proxy_protocol: None, metrics, observer: None }
+    }
 }
 
 /// Takes mutual TLS in front of a plain service.
@@ -42,22 +55,24 @@ struct Tunnel {
     target: Endpoint,
     limits: Limits,
     handshakes: Turns,
+    proxy_protocol: Option<ProxyProtocol>,
+    metrics: Metrics,
     observer: Option<Observer>,
 }
 
 impl ServerTunnel {
-    /// Listens; nothing is accepted before [`run`](Self::run).
+    /// Takes over what listens; nothing is accepted before [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Endpoint`](crate::Error::Endpoint) if the target cannot be one, and
-    /// [`Listen`](crate::Error::Listen).
-    pub async fn bind(config: ServerConfig) -> Result<Self> {
-        let ServerConfig { listen, target, tls, limits, observer } = config;
+    /// [`Endpoint`](crate::Error::Endpoint) if the target cannot be one,
+    /// [`Threads`](crate::Error::Threads) if the threads cannot be started.
+    pub fn new(config: ServerConfig) -> Result<Self> {
+        let ServerConfig { listen, target, tls, limits, proxy_protocol, metrics, observer } = config;
         target.as_target()?;
         let tls = Current::new(tls);
-        let front = Front::bind(listen, limits.clone()).await?;
+        let front = Front::new(listen, limits.clone())?;
         let handshakes = Turns::new(limits.max_handshakes, limits.max_handshakes_of_source);
-        let tunnel = Tunnel { tls, target, limits, handshakes, observer };
+        let tunnel = Tunnel { tls, target, limits, handshakes, proxy_protocol, metrics, observer };
         Ok(Self { front, tunnel: Arc::new(tunnel) })
     }
 
@@ -88,13 +103,15 @@ impl ServerTunnel {
 
 impl Tunnel {
     async fn carry(&self, stream: Stream, peer: &Peer) -> Result<()> {
+        let counted = self.metrics.connection();
         // What it takes to begin is boxed, since an open connection needs far less.
-        let relay = Box::pin(self.establish(stream, peer)).await?;
-        relay.run().await;
+        let established = Box::pin(self.establish(stream, peer, &counted)).await;
+        let relay = established.inspect_err(|error| counted.refused(error))?;
+        relay.run(&self.limits, &counted).await;
         Ok(())
     }
 
-    async fn establish(&self, mut stream: Stream, peer: &Peer) -> Result<Relay> {
+    async fn establish(&self, mut stream: Stream, peer: &Peer, counted: &Counted) -> Result<Relay> {
         let started = Instant::now();
         let after = self.limits.silence_timeout;
         // An error is for the handshake to meet.
@@ -106,10 +123,21 @@ impl Tunnel {
             self.tls.get().handshake(&mut stream, &peer.name).await
         };
         let (mut tls, evidence) = accepted?;
+        counted.established();
         if let Some(observer) = &self.observer {
             observer(&evidence);
         }
-        match self.target.connect(self.limits.connect_timeout).await {
+        let connected = async {
+            let mut plain = self.target.connect(self.limits.connect_timeout).await?;
+            if let Some(protocol) = self.proxy_protocol {
+                let leaf = tls.peer_certificates().and_then(|chain| chain.first());
+                let header = protocol.header(stream.addresses(), &evidence, leaf.map(|leaf| leaf.as_ref()));
+                let sent = plain.write_all(&header).await;
+                sent.map_err(|source| Error::Connect { target: self.target.clone(), source })?;
+            }
+            Ok(plain)
+        };
+        match connected.await {
             Ok(plain) => Ok(Relay::new(tls, stream, plain, evidence, started)),
             Err(error) => {
                 close(&mut tls, &mut stream).await;

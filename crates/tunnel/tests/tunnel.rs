@@ -8,10 +8,10 @@ use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeyUri, SignContext};
 use enclasp_pki::{Certificate, Issuer, Leaf, Profile, create_root};
 use enclasp_tls::{
-    Access, Client, ClientStream, Clients, Credential, Error as TlsError, Options, Role, Server, Term,
-    server_name,
+    Access, Client, ClientStream, Clients, Credential, Error as TlsError, Options, Revocation, Role, Server,
+    Term, server_name,
 };
-use enclasp_tunnel::{ClientConfig, ClientTunnel, Endpoint, Limits, Observer, ServerConfig, ServerTunnel};
+use enclasp_tunnel::{Bound, ClientConfig, ClientTunnel, Endpoint, Observer, ServerConfig, ServerTunnel};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
@@ -66,31 +66,29 @@ impl Authority {
             certificate_demanded: true,
             server_certificates: false,
             access: Access::any_of([Term::CommonName("laptop-17".into()).into()]),
+            revocation: Revocation::default(),
         };
         Server::new(self.credential(&Profile::server(), "localhost"), clients, options).unwrap()
     }
 
     /// The same as a tunnel in front of `target`.
-    fn server(&self, target: Endpoint) -> ServerConfig {
-        ServerConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            target,
-            tls: self.tls_server(),
-            limits: Limits::default(),
-            observer: None,
-        }
+    async fn server(&self, target: Endpoint) -> ServerConfig {
+        ServerConfig::new(listening().await, target, self.tls_server())
     }
 
-    fn client(&self, target: Endpoint) -> ClientConfig {
-        ClientConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            target,
-            server_name: Some("localhost".into()),
-            tls: tls_client(self, Some(self.laptop())),
-            limits: Limits::default(),
-            observer: None,
-        }
+    async fn client(&self, target: Endpoint) -> ClientConfig {
+        let tls = tls_client(self, Some(self.laptop()));
+        let server_name = Some("localhost".into());
+        ClientConfig { server_name, ..ClientConfig::new(listening().await, target, tls) }
     }
+}
+
+async fn listening() -> Bound {
+    listening_on(&"127.0.0.1:0".parse().unwrap()).await
+}
+
+async fn listening_on(endpoint: &Endpoint) -> Bound {
+    Bound::listen(endpoint).await.unwrap()
 }
 
 fn soft_key(name: &str) -> SoftKey {
@@ -106,7 +104,7 @@ struct Running {
 
 macro_rules! start {
     ($kind:ident, $config:expr) => {{
-        let tunnel = $kind::bind($config).await.unwrap();
+        let tunnel = $kind::new($config).unwrap();
         let (stop, stopped) = oneshot::channel();
         let at = tunnel.bound_addr().clone();
         let done = tokio::spawn(tunnel.run(async { drop(stopped.await) }));
@@ -204,16 +202,16 @@ impl Log {
 #[tokio::test]
 async fn refuses_settings_that_cannot_work() {
     let authority = Authority::new("Acme");
-    let target: Endpoint = "127.0.0.1:9".parse().unwrap();
-    let error = ServerTunnel::bind(authority.server(":80".parse().unwrap())).await.unwrap_err();
+    let error = ServerTunnel::new(authority.server(":80".parse().unwrap()).await).unwrap_err();
     assert!(error.to_string().contains("a target needs a host and a port"), "{error}");
-    let nameless = ClientConfig { server_name: None, ..authority.client("unix:/run/x".parse().unwrap()) };
-    let error = ClientTunnel::bind(nameless).await.unwrap_err();
+    let nameless =
+        ClientConfig { server_name: None, ..authority.client("unix:/run/x".parse().unwrap()).await };
+    let error = ClientTunnel::new(nameless).unwrap_err();
     assert!(error.to_string().contains("the server's name must be given"), "{error}");
 
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listen: Endpoint = taken.local_addr().unwrap().to_string().parse().unwrap();
-    let error = ServerTunnel::bind(ServerConfig { listen, ..authority.server(target) }).await.unwrap_err();
+    let error = Bound::listen(&listen).await.unwrap_err();
     assert_eq!(error.hint().as_deref(), Some("another program listens there"), "{error}");
 }
 
@@ -221,7 +219,7 @@ async fn refuses_settings_that_cannot_work() {
 async fn server_refuses_and_logs_whom_and_why() {
     let (log, _guard) = Log::capture();
     let (authority, other) = (Authority::new("Acme"), Authority::new("Other"));
-    let server = start!(ServerTunnel, authority.server(counting_backend().await));
+    let server = start!(ServerTunnel, authority.server(counting_backend().await).await);
 
     let error = tls(&tls_client(&authority, None), &server.at).await.unwrap_err();
     assert!(matches!(error, TlsError::CertificateDemanded { .. }), "{error}");
@@ -251,9 +249,9 @@ async fn server_refuses_and_logs_whom_and_why() {
 async fn client_logs_that_the_server_refused() {
     let (log, _guard) = Log::capture();
     let authority = Authority::new("Acme");
-    let server = start!(ServerTunnel, authority.server(counting_backend().await));
+    let server = start!(ServerTunnel, authority.server(counting_backend().await).await);
     let tls = tls_client(&authority, Some(authority.credential(&Profile::client(), "laptop-18")));
-    let client = start!(ClientTunnel, ClientConfig { tls, ..authority.client(server.at.clone()) });
+    let client = start!(ClientTunnel, ClientConfig { tls, ..authority.client(server.at.clone()).await });
     let mut plain = connect(&client.at).await;
     assert_eq!(plain.read(&mut [0]).await.unwrap(), 0);
     let line = log.line("refused our certificate after the handshake").await;
@@ -265,7 +263,7 @@ async fn a_target_that_is_down_ends_the_connection() {
     let (log, _guard) = Log::capture();
     let authority = Authority::new("Acme");
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    let server = start!(ServerTunnel, authority.server(free.parse().unwrap()));
+    let server = start!(ServerTunnel, authority.server(free.parse().unwrap()).await);
     let mut stream = tls(&tls_client(&authority, Some(authority.laptop())), &server.at).await.unwrap();
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
     log.line(&format!("cannot connect to {free}")).await;
@@ -278,9 +276,9 @@ async fn halves_end_separately_and_nothing_is_lost() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let record = seen.clone();
     let observer: Observer = Arc::new(move |evidence| record.lock().unwrap().push(evidence.clone()));
-    let config = authority.server(counting_backend().await);
+    let config = authority.server(counting_backend().await).await;
     let server = start!(ServerTunnel, ServerConfig { observer: Some(observer), ..config });
-    let client = start!(ClientTunnel, authority.client(server.at.clone()));
+    let client = start!(ClientTunnel, authority.client(server.at.clone()).await);
 
     let request: Vec<u8> = (0..5_000_000u32).map(|n| (n % 251) as u8).collect();
     let answer = timeout(LONG, exchange(connect(&client.at).await, &request)).await.unwrap();
@@ -310,8 +308,9 @@ async fn what_replaces_the_certificate_is_for_new_connections_and_disturbs_no_op
     let observer: Observer = Arc::new(move |evidence: &enclasp_tls::Evidence| {
         record.lock().unwrap().push(evidence.local.chain[0].serial.clone());
     });
-    let config = ServerConfig { observer: Some(observer), ..authority.server(counting_backend().await) };
-    let server = ServerTunnel::bind(config).await.unwrap();
+    let config =
+        ServerConfig { observer: Some(observer), ..authority.server(counting_backend().await).await };
+    let server = ServerTunnel::new(config).unwrap();
     let (at, current) = (server.bound_addr().clone(), server.tls());
     tokio::spawn(server.run(std::future::pending()));
     let client = tls_client(&authority, Some(authority.laptop()));
@@ -350,10 +349,17 @@ async fn unix_sockets_on_both_sides() {
         stream.read_to_string(&mut request).await.unwrap();
         stream.write_all(request.to_uppercase().as_bytes()).await.unwrap();
     });
-    let server =
-        start!(ServerTunnel, ServerConfig { listen: unix("tls"), ..authority.server(unix("backend")) });
-    let client =
-        start!(ClientTunnel, ClientConfig { listen: unix("plain"), ..authority.client(server.at.clone()) });
+    let server = start!(
+        ServerTunnel,
+        ServerConfig { listen: listening_on(&unix("tls")).await, ..authority.server(unix("backend")).await }
+    );
+    let client = start!(
+        ClientTunnel,
+        ClientConfig {
+            listen: listening_on(&unix("plain")).await,
+            ..authority.client(server.at.clone()).await
+        }
+    );
     let stream = UnixStream::connect(folder.path().join("plain")).await.unwrap();
     assert_eq!(timeout(LONG, exchange(stream, b"hello")).await.unwrap(), b"HELLO");
     answered.await.unwrap();
@@ -369,7 +375,7 @@ async fn unix_sockets_on_both_sides() {
 async fn peers_that_stop_short_only_hold_their_turn_for_the_handshake_timeout() {
     let (log, _guard) = Log::capture();
     let authority = Authority::new("Acme");
-    let mut config = authority.server(counting_backend().await);
+    let mut config = authority.server(counting_backend().await).await;
     config.limits.max_handshakes = 1;
     let options = Options { handshake_timeout: Duration::from_millis(200), ..Options::default() };
     config.tls = authority.tls_server_with(options);
@@ -386,17 +392,19 @@ async fn peers_that_stop_short_only_hold_their_turn_for_the_handshake_timeout() 
 async fn silent_peers_take_no_turn() {
     let (log, _guard) = Log::capture();
     let authority = Authority::new("Acme");
-    let mut config = authority.server(counting_backend().await);
-    config.limits.max_handshakes = 1;
-    config.limits.silence_timeout = LONG;
-    let server = start!(ServerTunnel, config.clone());
+    let patient_for = async |silence| {
+        let mut config = authority.server(counting_backend().await).await;
+        config.limits.max_handshakes = 1;
+        config.limits.silence_timeout = silence;
+        config
+    };
+    let server = start!(ServerTunnel, patient_for(LONG).await);
     let _silent = connect(&server.at).await;
     let client = tls_client(&authority, Some(authority.laptop()));
     let stream = timeout(LONG / 2, tls(&client, &server.at)).await.unwrap().unwrap();
     assert_eq!(timeout(LONG, exchange(stream, b"hello")).await.unwrap(), b"5:hello");
 
-    config.limits.silence_timeout = Duration::from_millis(50);
-    let server = start!(ServerTunnel, config);
+    let server = start!(ServerTunnel, patient_for(Duration::from_millis(50)).await);
     let mut silent = connect(&server.at).await;
     assert_eq!(timeout(LONG, silent.read(&mut [0])).await.unwrap().unwrap(), 0);
     log.line("said nothing for 50ms").await;
@@ -406,7 +414,7 @@ async fn silent_peers_take_no_turn() {
 #[tokio::test]
 async fn one_address_cannot_take_all_turns() {
     let authority = Authority::new("Acme");
-    let mut config = authority.server(counting_backend().await);
+    let mut config = authority.server(counting_backend().await).await;
     config.limits.max_handshakes = 3;
     config.limits.max_handshakes_of_source = 2;
     let options = Options { handshake_timeout: 10 * LONG, ..Options::default() };
@@ -429,7 +437,7 @@ async fn one_address_cannot_take_all_turns() {
 #[tokio::test]
 async fn connections_are_bounded() {
     let authority = Authority::new("Acme");
-    let mut config = authority.server(counting_backend().await);
+    let mut config = authority.server(counting_backend().await).await;
     config.limits.max_connections = 1;
     let server = start!(ServerTunnel, config);
     let client = tls_client(&authority, Some(authority.laptop()));
@@ -445,8 +453,8 @@ async fn connections_are_bounded() {
 #[tokio::test]
 async fn shutdown_lets_open_connections_finish_for_a_while() {
     let authority = Authority::new("Acme");
-    let server = start!(ServerTunnel, authority.server(counting_backend().await));
-    let mut config = authority.server(counting_backend().await);
+    let server = start!(ServerTunnel, authority.server(counting_backend().await).await);
+    let mut config = authority.server(counting_backend().await).await;
     config.limits.drain_timeout = Duration::from_millis(100);
     let impatient = start!(ServerTunnel, config);
     let client = tls_client(&authority, Some(authority.laptop()));

@@ -12,8 +12,10 @@ use enclasp_identity::{Holder, Identity, State};
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeySpec, KeyUri, Keystore, KeystoreKind, SignContext};
 use enclasp_pki::{DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_csr, create_root};
-use enclasp_tls::{Access, Client, Clients, Credential, Evidence, Options, Role, Server, Term, server_name};
-use enclasp_tunnel::{Endpoint, Limits, ServerConfig, ServerTunnel};
+use enclasp_tls::{
+    Access, Client, Clients, Credential, Evidence, Options, Revocation, Role, Server, Term, server_name,
+};
+use enclasp_tunnel::{Bound, Endpoint, ServerConfig, ServerTunnel};
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -173,15 +175,11 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
         certificate_demanded: true,
         server_certificates: false,
         access: Access::any_of([Term::CommonName(CLIENT.into()).into()]),
+        revocation: Revocation::default(),
     };
-    let tunnel = ServerTunnel::bind(ServerConfig {
-        listen: Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 },
-        target: backend.parse()?,
-        tls: Server::new(Credential::open(&state, &server)?, clients, Options::default())?,
-        limits: Limits::default(),
-        observer: None,
-    })
-    .await?;
+    let tls = Server::new(Credential::open(&state, &server)?, clients, Options::default())?;
+    let listen = Bound::listen(&Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }).await?;
+    let tunnel = ServerTunnel::new(ServerConfig::new(listen, backend.parse()?, tls))?;
     let front = tunnel.bound_addr().to_string();
     let _tunnel = Task::spawn(tunnel.run(std::future::pending()));
     teller.step("server", format!("mutual TLS on {front} before http://{backend}, admits CN={CLIENT}"))?;

@@ -1,109 +1,123 @@
-//! `enclasp server` and `enclasp client`: mutual TLS for programs that know nothing of it.
+//! `enclasp server`, `enclasp client` and `enclasp tunnel`: mutual TLS for programs that know nothing of
+//! it.
 
 mod agents;
+mod config;
 mod flags;
+mod fleet;
+mod manager;
 mod plan;
+mod process;
 mod reload;
+mod revocation;
 mod source;
 mod words;
 
-use std::sync::Arc;
+use std::future::pending;
 
-use enclasp_tunnel::{ClientConfig, ClientTunnel, Endpoint, ServerConfig, ServerTunnel};
-use serde_json::json;
 use tokio::sync::watch;
 
 use crate::args::Global;
 use crate::failure::Outcome;
-use crate::{command, output, signals};
+use crate::signals;
 
 use agents::Agents;
+pub(crate) use config::{Config, Many, check};
 pub(crate) use flags::{Client, Server};
-use plan::{Material, Plan, Side, Tls};
-use reload::{InUse, Presented, Reload};
+use fleet::Fleet;
+use plan::Plan;
+use process::Process;
+pub(crate) use process::{LogFlags, Quiet};
 pub(crate) use words::prepare;
 
 pub(crate) async fn server(global: &Global, server: Server) -> Outcome {
-    run(global, server.plan()?).await
+    one(global, server.tunnel.plan()?, &server.process).await
 }
 
 pub(crate) async fn client(global: &Global, client: Client) -> Outcome {
-    run(global, client.plan()?).await
+    one(global, client.tunnel.plan()?, &client.process).await
 }
 
-async fn run(global: &Global, plan: Plan) -> Outcome {
+async fn one(global: &Global, plan: Plan, process: &Process) -> Outcome {
+    process.check(plan.presents())?;
+    run(global, vec![plan], process, None).await
+}
+
+pub(crate) async fn many(global: &Global, many: Many) -> Outcome {
+    let (config, plans, process) = Config::read(many.config)?;
+    run(global, plans, &process, Some(config)).await
+}
+
+/// Runs tunnels until SIGTERM, SIGINT or `POST /_shutdown`; those of `config` as it is at the last
+/// SIGHUP or SIGUSR1.
+async fn run(global: &Global, plans: Vec<Plan>, process: &Process, config: Option<Config>) -> Outcome {
     // Before anything is announced: who reads that may send signals.
     let (ask, asked) = watch::channel(());
     let reloads = signals::reloads(ask)?;
-    let (plan, agents) = (Arc::new(plan), Agents::new(global));
-    let Material { tls, identity, stamp } = {
-        let (plan, agents) = (plan.clone(), agents.clone());
-        command::blocking(move || plan.load(&agents)).await?
-    };
-    let identity = Presented::new(identity);
-    let observer = identity.observer(&agents);
-    let Plan { listen, target, limits, .. } = (*plan).clone();
-    let tunnel = match (tls, &plan.side) {
-        (Tls::Server(tls), _) => {
-            Tunnel::Server(ServerTunnel::bind(ServerConfig { listen, target, tls, limits, observer }).await?)
+    let (stop, stopped) = watch::channel(false);
+    let mut fleet = Fleet::new(Agents::new(global), asked.clone());
+    let ready = fleet.prepare(plans).await?;
+    fleet.status_tls = process.status_tls(ready.credential())?;
+    let status = process.status(&fleet, stop).await?;
+    ready.announce(global)?;
+    fleet.launch(ready);
+    manager::ready();
+    let (metrics, shown) = (fleet.metrics.clone(), async {
+        match status {
+            Some(status) => status.run(pending()).await,
+            None => pending().await,
         }
-        (Tls::Client(tls), side) => {
-            let server_name = match side {
-                Side::Client { server_name, .. } => server_name.clone(),
-                Side::Server { .. } => None,
-            };
-            let config = ClientConfig { listen, target, server_name, tls, limits, observer };
-            Tunnel::Client(ClientTunnel::bind(config).await?)
+    });
+    let beside = async {
+        tokio::join!(shown, reloads, process.push().run(metrics), manager::watchdog());
+    };
+    let until_the_end = async {
+        tokio::select! {
+            () = signals::shutdown() => {}
+            () = told(stopped) => {}
+            () = follow(config, &mut fleet, asked) => {}
         }
+        manager::stopping();
+        fleet.end().await;
     };
-    let in_use = match &tunnel {
-        Tunnel::Server(tunnel) => InUse::Server(tunnel.tls()),
-        Tunnel::Client(tunnel) => InUse::Client(tunnel.tls()),
-    };
-    tunnel.announce(global, &plan)?;
-    let reload = Reload { agents, plan, in_use, stamp, identity, asked };
     tokio::select! {
-        () = tunnel.run() => {}
-        () = reload.run() => {}
-        () = reloads => {}
+        () = until_the_end => {}
+        () = beside => {}
     }
     Ok(())
 }
 
-/// A tunnel that listens.
-enum Tunnel {
-    Server(ServerTunnel),
-    Client(ClientTunnel),
+/// Has `fleet` be what `config` says whenever that is asked for, for ever. What cannot be done leaves
+/// everything as it is.
+async fn follow(config: Option<Config>, fleet: &mut Fleet, mut asked: watch::Receiver<()>) {
+    let Some(mut config) = config else {
+        return pending().await;
+    };
+    // When the sender is gone, the process is about to end.
+    while asked.changed().await.is_ok() {
+        let prepared = match config.changed() {
+            Ok(None) => continue,
+            Ok(Some((new, plans))) => fleet.prepare(plans).await.map(|ready| (new, ready)),
+            Err(failure) => Err(failure),
+        };
+        match prepared {
+            Ok((new, ready)) => {
+                config = new;
+                fleet.launch(ready);
+                tracing::info!(file = %config.path().display(), "the tunnels are those of the changed file");
+            }
+            Err(failure) => {
+                let cause = failure.message();
+                tracing::warn!(file = %config.path().display(), %cause, "cannot reload; the tunnels stay as they are");
+            }
+        }
+    }
 }
 
-impl Tunnel {
-    async fn run(self) {
-        match self {
-            Self::Server(tunnel) => tunnel.run(signals::shutdown()).await,
-            Self::Client(tunnel) => tunnel.run(signals::shutdown()).await,
-        }
-    }
-
-    fn bound_addr(&self) -> &Endpoint {
-        match self {
-            Self::Server(tunnel) => tunnel.bound_addr(),
-            Self::Client(tunnel) => tunnel.bound_addr(),
-        }
-    }
-
-    fn announce(&self, global: &Global, plan: &Plan) -> Outcome {
-        let (from, to) = (self.bound_addr(), &plan.target);
-        if global.json {
-            return output::line(json!({ "listening": from.to_string(), "target": to.to_string() }));
-        }
-        let (inward, outward) = match &plan.side {
-            Side::Server { access: Some(_) } => ("mutual TLS", "in the clear"),
-            Side::Server { access: None } => ("TLS without client certificates", "in the clear"),
-            Side::Client { .. } => ("in the clear", "mutual TLS"),
-        };
-        output::note(format_args!(
-            "listening on {from} ({inward}), passing on to {to} ({outward}); ctrl-c ends it"
-        ));
-        Ok(())
+/// Ready when it is time to stop.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    if stopped.wait_for(|stop| *stop).await.is_err() {
+        // Nobody can say so any more.
+        pending().await
     }
 }

@@ -13,8 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::signer::Resolver;
 use crate::testing::{Authority, handshake, only, soft_key};
 use crate::{
-    Access, Client, ClientCertificate, Clients, Credential, Error, Evidence, Handshake, Options, Role,
-    Server, Term, Version, explain, server_name,
+    Access, Client, ClientCertificate, Clients, Credential, Error, Evidence, Handshake, Options, Revocation,
+    Role, Server, Term, Version, explain, server_name,
 };
 
 const BOTH: [Version; 2] = [Version::Tls12, Version::Tls13];
@@ -108,6 +108,7 @@ async fn a_session_ends_with_the_certificate_of_its_server() {
             certificate_demanded: true,
             server_certificates: false,
             access: Access::everyone(),
+            revocation: Revocation::default(),
         };
         let server = Server::new(credential.clone(), clients, only(version)).unwrap();
         let client = client(&authority, Some(authority.client_credential(Algorithm::P256)));
@@ -235,6 +236,7 @@ async fn every_algorithm_in_both_versions_with_evidence() {
                 certificate_demanded: true,
                 server_certificates: false,
                 access,
+                revocation: Revocation::default(),
             };
             let server = Server::new(authority.server_credential(algorithm), clients, options).unwrap();
             let options = Options { alpn: vec!["http/1.1".into()], ..Options::default() };
@@ -322,6 +324,7 @@ async fn a_server_that_does_not_ask_and_one_that_does_not_insist() {
         certificate_demanded: false,
         server_certificates: false,
         access: Access::everyone(),
+        revocation: Revocation::default(),
     };
     let server =
         Server::new(authority.server_credential(Algorithm::P256), clients, Options::default()).unwrap();

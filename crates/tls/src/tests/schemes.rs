@@ -15,7 +15,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::signer::Resolver;
 use crate::testing::{Authority, Puppet, handshake, only, provider_verifying, soft_key};
 use crate::{
-    Access, Client, Clients, Credential, Error, Evidence, Options, Result, Role, Server, Version, server_name,
+    Access, Client, Clients, Credential, Error, Evidence, Options, Result, Revocation, Role, Server, Version,
+    server_name,
 };
 
 fn client(authority: &Authority, key: impl Key + 'static) -> Client {
@@ -148,6 +149,7 @@ fn server_of(authority: &Authority, key: impl Key + 'static) -> Server {
         certificate_demanded: false,
         server_certificates: false,
         access: Access::everyone(),
+        revocation: Revocation::default(),
     };
     let credential = authority.credential(&Profile::server(), "localhost", key);
     Server::new(credential, clients, Options::default()).unwrap()

@@ -12,8 +12,8 @@ use crate::failure::Outcome;
 #[derive(Clone)]
 pub(super) struct Agents {
     global: Global,
-    /// For the agent that the tunnel's key is in.
-    supervised: Arc<Mutex<Option<(Holder, State)>>>,
+    /// For each agent that a key of the tunnels is in.
+    supervised: Arc<Mutex<Vec<(Holder, State)>>>,
 }
 
 impl Agents {
@@ -30,14 +30,12 @@ impl Agents {
     pub(super) fn state_of(&self, key: &KeyUri) -> Outcome<State> {
         let holder = Holder::of(key)?;
         let mut supervised = self.supervised.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*supervised {
-            Some((known, state)) if *known == holder => Ok(state.clone()),
-            _ => {
-                let state = self.global.state()?.supervised(std::slice::from_ref(&holder))?;
-                *supervised = Some((holder, state.clone()));
-                Ok(state)
-            }
+        if let Some((_, state)) = supervised.iter().find(|(known, _)| *known == holder) {
+            return Ok(state.clone());
         }
+        let state = self.global.state()?.supervised(std::slice::from_ref(&holder))?;
+        supervised.push((holder, state.clone()));
+        Ok(state)
     }
 
     /// Whether choices are explained.

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use enclasp_enroll::duration;
 use enclasp_tls::{Access, Options, Rule, Term, UriPattern, Version};
-use enclasp_tunnel::{Endpoint, Limits};
+use enclasp_tunnel::{Endpoint, HttpUrl, Limits, Proxy, ProxyProtocol, TargetCheck};
 
 use super::plan::{Plan, Side};
+use super::process::{LogFlags, Process};
+use super::revocation::RevocationFlags;
 use super::source::{KeyFlags, Source};
 use crate::failure::{Failure, Outcome};
 use crate::session;
@@ -22,7 +24,18 @@ use crate::session;
 Clients have to present a certificate, unless --disable-authentication is said; one access rule that
 holds admits them. The flags may stand before `server`, too.")]
 pub(crate) struct Server {
-    /// Where clients connect: HOST:PORT, :PORT or unix:PATH.
+    #[command(flatten)]
+    pub(super) tunnel: ServerFlags,
+    #[command(flatten)]
+    pub(super) process: Process,
+    #[command(flatten)]
+    pub(crate) log: LogFlags,
+}
+
+/// What makes a server tunnel, on the command line or in a file.
+#[derive(clap::Args)]
+pub(super) struct ServerFlags {
+    /// Where clients connect: HOST:PORT, :PORT, unix:PATH or systemd:NAME.
     #[arg(long, value_name = "ADDRESS")]
     listen: Endpoint,
     /// The service, in the clear: HOST:PORT or unix:PATH.
@@ -39,6 +52,16 @@ pub(crate) struct Server {
     /// Pass the bytes on to another machine, in the clear.
     #[arg(long)]
     unsafe_target: bool,
+    /// Tell the target who connected, by the PROXY protocol, version 2.
+    #[arg(long)]
+    proxy_protocol: bool,
+    /// How much it is told: conn (addresses), tls (also what was agreed upon), tls-full (also the
+    /// client's certificate).
+    #[arg(long, value_name = "MODE")]
+    proxy_protocol_mode: Option<ProxyProtocol>,
+    /// Ask here whether the target is well: a URL that answers 200 [default: connecting is enough].
+    #[arg(long, value_name = "URL")]
+    target_status: Option<HttpUrl>,
     #[command(flatten)]
     common: Common,
 }
@@ -51,7 +74,18 @@ pub(crate) struct Server {
 Whoever can connect to --listen acts as the identity: keep it on loopback or on a Unix socket. The
 flags may stand before `client`, too.")]
 pub(crate) struct Client {
-    /// Where programs connect, in the clear: HOST:PORT or unix:PATH.
+    #[command(flatten)]
+    pub(super) tunnel: ClientFlags,
+    #[command(flatten)]
+    pub(super) process: Process,
+    #[command(flatten)]
+    pub(crate) log: LogFlags,
+}
+
+/// What makes a client tunnel, on the command line or in a file.
+#[derive(clap::Args)]
+pub(super) struct ClientFlags {
+    /// Where programs connect, in the clear: HOST:PORT, unix:PATH or systemd:NAME.
     #[arg(long, value_name = "ADDRESS")]
     listen: Endpoint,
     /// The server: HOST:PORT.
@@ -67,6 +101,9 @@ pub(crate) struct Client {
     /// The name that the server's certificate must have [default: the host of --target].
     #[arg(long, value_name = "NAME", alias = "server-name")]
     override_server_name: Option<String>,
+    /// Reach the server through a proxy: http://HOST:PORT or socks5://HOST:PORT.
+    #[arg(long, value_name = "URL", alias = "connect-proxy")]
+    proxy: Option<Proxy>,
     /// Listen on an address that other machines can reach.
     #[arg(long)]
     unsafe_listen: bool,
@@ -141,6 +178,8 @@ struct Common {
     /// What the peers' certificates have to lead to (or CACERT_PATH) [default: the identity's roots].
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
+    #[command(flatten)]
+    revocation: RevocationFlags,
     /// The oldest version to speak: 1.2 or 1.3.
     #[arg(long, value_name = "VERSION", default_value = "1.2")]
     tls_min: Version,
@@ -150,6 +189,12 @@ struct Common {
     /// How long connecting to the target may take.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     connect_timeout: Duration,
+    /// How long nothing may move on a connection that one end has closed. 0: any time.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    close_timeout: Duration,
+    /// How long a connection may go on in any case. 0: any time.
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration::parse)]
+    max_conn_lifetime: Duration,
     /// How long open connections may go on after SIGTERM.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
     shutdown_timeout: Duration,
@@ -159,14 +204,17 @@ struct Common {
     /// Read certificates, keys and roots again every so often, whether they look changed or not.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timed_reload: Option<Duration>,
+    /// Start though the target's name cannot be resolved yet.
+    #[arg(long)]
+    skip_resolve: bool,
 }
 
-impl Server {
+impl ServerFlags {
     /// What is to be done.
     ///
     /// # Errors
     /// Wrong usage, in one line.
-    pub(crate) fn plan(self) -> Outcome<Plan> {
+    pub(super) fn plan(self) -> Outcome<Plan> {
         let access = match (self.disable_authentication, self.allow.rules()) {
             (true, Some(_)) => {
                 return Err(Failure::usage("--disable-authentication and access rules exclude each other")
@@ -202,16 +250,19 @@ impl Server {
             Failure::usage("nothing says which certificate to present")
                 .hint("name an identity with --identity, or give --cert and --key, or --keystore")
         })?;
-        self.common.plan(self.listen, self.target, source, Side::Server { access })
+        let mode = self.proxy_protocol_mode.or(self.proxy_protocol.then_some(ProxyProtocol::Conn));
+        let check = self.target_status.map_or(TargetCheck::Connect, TargetCheck::Http);
+        let side = Side::Server { access, proxy_protocol: mode, check };
+        self.common.plan(self.listen, self.target, source, side)
     }
 }
 
-impl Client {
+impl ClientFlags {
     /// What is to be done.
     ///
     /// # Errors
     /// Wrong usage, in one line.
-    pub(crate) fn plan(self) -> Outcome<Plan> {
+    pub(super) fn plan(self) -> Outcome<Plan> {
         if !self.unsafe_listen && !is_local(&self.listen) {
             let said = format!("--listen {} would let other machines act as the identity", self.listen);
             return Err(
@@ -234,7 +285,11 @@ impl Client {
                 given.unwrap_or(Source::Identity(self.choice))
             }
         };
-        let side = Side::Client { servers: self.verify.servers(), server_name: self.override_server_name };
+        let side = Side::Client {
+            servers: self.verify.servers(),
+            server_name: self.override_server_name,
+            proxy: self.proxy,
+        };
         self.common.plan(self.listen, self.target, source, side)
     }
 }
@@ -289,6 +344,7 @@ impl Common {
                 format!("--tls-min {} is above --max-tls-version {}", self.tls_min, self.max_tls_version);
             return Err(Failure::usage(said).hint("leave one of them out: both have good defaults"));
         }
+        self.revocation.check()?;
         let max_connections = match self.max_concurrent_conns {
             0 => Limits::MOST_CONNECTIONS,
             number => number.min(Limits::MOST_CONNECTIONS),
@@ -302,19 +358,28 @@ impl Common {
             options: Options { versions: self.tls_min..=self.max_tls_version, ..Options::default() },
             limits: Limits {
                 connect_timeout: self.connect_timeout,
+                close_timeout: some(self.close_timeout),
+                max_lifetime: some(self.max_conn_lifetime),
                 drain_timeout: self.shutdown_timeout,
                 max_connections,
                 ..Limits::default()
             },
-            timed_reload: self.timed_reload,
+            timed_reload: self.timed_reload.and_then(some).into_iter().chain(self.revocation.refresh()).min(),
+            revocation: self.revocation,
+            skip_resolve: self.skip_resolve,
         })
     }
 }
 
-/// Whether only this machine can reach it.
+/// None for 0.
+fn some(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+/// Whether only this machine can reach it, or whoever set up the service manager decides.
 fn is_local(endpoint: &Endpoint) -> bool {
     match endpoint {
-        Endpoint::Unix(_) => true,
+        Endpoint::Unix(_) | Endpoint::Systemd(_) => true,
         Endpoint::Tcp { host, .. } => {
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         }

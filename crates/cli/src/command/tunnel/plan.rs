@@ -4,26 +4,30 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use enclasp_identity::Identity;
-use enclasp_tls::{Access, Client, Clients, Options, Server, Servers};
-use enclasp_tunnel::{Endpoint, Limits};
+use enclasp_tls::{Access, Client, Clients, Credential, Options, Server, Servers};
+use enclasp_tunnel::{Endpoint, Limits, Proxy, ProxyProtocol, TargetCheck};
 use rustls_pki_types::CertificateDer;
 
 use super::agents::Agents;
+use super::revocation::RevocationFlags;
 use super::source::{Loaded, Source};
 use crate::failure::{Failure, Outcome};
 use crate::input;
 
 /// What a tunnel is to be.
 #[derive(Clone)]
-pub(crate) struct Plan {
+pub(super) struct Plan {
     pub(super) listen: Endpoint,
     pub(super) target: Endpoint,
     pub(super) source: Source,
     pub(super) cacert: Option<PathBuf>,
+    pub(super) revocation: RevocationFlags,
     pub(super) side: Side,
     pub(super) options: Options,
     pub(super) limits: Limits,
     pub(super) timed_reload: Option<Duration>,
+    /// Whether it starts though the target's name cannot be resolved.
+    pub(super) skip_resolve: bool,
 }
 
 /// What sets servers and clients apart.
@@ -32,17 +36,56 @@ pub(super) enum Side {
     /// Without access rules, clients are asked for no certificate.
     Server {
         access: Option<Access>,
+        proxy_protocol: Option<ProxyProtocol>,
+        check: TargetCheck,
     },
     Client {
         servers: Access,
         server_name: Option<String>,
+        proxy: Option<Proxy>,
     },
+}
+
+impl Side {
+    /// Whether, and how, a server tunnel tells its target who connected.
+    pub(super) fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        match self {
+            Self::Server { proxy_protocol, .. } => *proxy_protocol,
+            Self::Client { .. } => None,
+        }
+    }
+
+    /// How to find out whether the target is well.
+    pub(super) fn check(&self) -> TargetCheck {
+        match self {
+            Self::Server { check, .. } => check.clone(),
+            Self::Client { .. } => TargetCheck::Connect,
+        }
+    }
+
+    /// The name that a client tunnel's server must have, and the proxy that it is reached through.
+    pub(super) fn way_to_server(&self) -> (Option<String>, Option<Proxy>) {
+        match self {
+            Self::Server { .. } => (None, None),
+            Self::Client { server_name, proxy, .. } => (server_name.clone(), proxy.clone()),
+        }
+    }
 }
 
 /// What new connections are made with.
 pub(super) enum Tls {
     Server(Server),
     Client(Client),
+}
+
+impl Tls {
+    /// What is presented.
+    pub(super) fn credential(&self) -> Option<&Credential> {
+        match self {
+            Self::Server(server) => Some(server.credential()),
+            Self::Client(client) => client.credential(),
+        }
+    }
 }
 
 /// What was read for a plan, and when it was.
@@ -80,7 +123,7 @@ impl Plan {
         let Loaded { credential, roots, identity } = self.source.load(agents)?;
         let options = self.options.clone();
         let tls = match &self.side {
-            Side::Server { access } => {
+            Side::Server { access, .. } => {
                 let credential = credential.ok_or_else(|| Failure::new("a server needs a certificate"))?;
                 Tls::Server(match access {
                     None => Server::anonymous(credential, options)?,
@@ -90,17 +133,42 @@ impl Plan {
                             certificate_demanded: true,
                             server_certificates: false,
                             access: access.clone(),
+                            revocation: self.revocation.load()?,
                         };
                         Server::new(credential, clients, options)?
                     }
                 })
             }
             Side::Client { servers, .. } => {
-                let servers = Servers { roots: self.roots(roots, "the server is")?, access: servers.clone() };
+                let servers = Servers {
+                    roots: self.roots(roots, "the server is")?,
+                    access: servers.clone(),
+                    revocation: self.revocation.load()?,
+                };
                 Tls::Client(Client::to(servers, credential, options)?)
             }
         };
         Ok(Material { tls, stamp: Stamp { files, identity: identity.clone() }, identity })
+    }
+
+    /// Whether it presents a certificate.
+    pub(super) fn presents(&self) -> bool {
+        !matches!(self.source, Source::Nothing)
+    }
+
+    /// Resolves the target's name, so that a wrong one is noticed at once.
+    ///
+    /// # Errors
+    /// If it cannot be resolved.
+    pub(super) async fn resolve(&self) -> Outcome {
+        let through_proxy = matches!(self.side, Side::Client { proxy: Some(_), .. });
+        let (Endpoint::Tcp { host, port }, false) = (&self.target, self.skip_resolve || through_proxy) else {
+            return Ok(());
+        };
+        tokio::net::lookup_host((host.as_str(), *port)).await.map(drop).map_err(|e| {
+            Failure::new(format!("cannot resolve the host of --target {}: {e}", self.target))
+                .hint("--skip-resolve starts all the same, and resolves it for each connection")
+        })
     }
 
     /// Whether what was read when `stamp` was taken has changed since.
@@ -131,6 +199,7 @@ impl Plan {
 
     fn file_stamps(&self) -> Vec<Option<FileStamp>> {
         let files = self.source.files().into_iter().chain(self.cacert.as_deref());
+        let files = files.chain(self.revocation.files().map(PathBuf::as_path));
         files.map(FileStamp::of).collect()
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use enclasp_identity::Identity;
 use enclasp_tls::{Client, Server};
-use enclasp_tunnel::{Current, Observer};
+use enclasp_tunnel::{Current, Health, Observer};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::agents::Agents;
+use super::fleet::show;
 use super::plan::{Material, Plan, Stamp, Tls};
 use crate::failure::{Failure, Outcome};
 use crate::{command, session};
@@ -30,6 +31,9 @@ pub(super) struct Reload {
     pub(super) in_use: InUse,
     pub(super) stamp: Stamp,
     pub(super) identity: Presented,
+    pub(super) health: Health,
+    /// What the status presents, if it is this tunnel's certificate.
+    pub(super) status: Option<Current<Server>>,
     /// Changes when a reload is asked for.
     pub(super) asked: watch::Receiver<()>,
 }
@@ -83,10 +87,10 @@ impl Reload {
 
     fn take(&mut self, material: Material) {
         let Material { tls, identity, stamp } = material;
-        let presented = match &tls {
-            Tls::Server(server) => Some(server.credential()),
-            Tls::Client(client) => client.credential(),
-        };
+        let presented = tls.credential();
+        if let (Some(status), Some(credential)) = (&self.status, presented) {
+            show(status, credential);
+        }
         let renewed = identity.is_some() && identity != self.stamp.identity;
         let message = if renewed { "the identity was renewed" } else { "reloaded" };
         tracing::info!(
@@ -102,6 +106,7 @@ impl Reload {
             // A plan does not change its side.
             _ => return,
         }
+        self.health.reloaded();
         self.stamp = stamp;
         self.identity.set(identity);
     }

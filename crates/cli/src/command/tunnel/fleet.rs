@@ -1,0 +1,228 @@
+//! The tunnels of one process: prepared all or none, launched in the place of those before them.
+
+use std::sync::Arc;
+
+use enclasp_tls::{Credential, Options, Server};
+use enclasp_tunnel::{
+    Bound, ClientConfig, ClientTunnel, Current, Endpoint, Health, Metrics, ServerConfig, ServerTunnel,
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::agents::Agents;
+use super::plan::{Material, Plan, Side, Stamp, Tls};
+use super::reload::{InUse, Presented, Reload};
+use super::told;
+use crate::args::Global;
+use crate::failure::Outcome;
+use crate::{command, output};
+
+/// The tunnels that run.
+pub(super) struct Fleet {
+    agents: Agents,
+    pub(super) metrics: Metrics,
+    /// How each is.
+    pub(super) healths: Current<Vec<Health>>,
+    /// What the status presents, if it presents anything: the first tunnel's certificate.
+    pub(super) status_tls: Option<Current<Server>>,
+    afloat: Vec<Afloat>,
+    running: JoinSet<()>,
+    asked: watch::Receiver<()>,
+}
+
+/// One that runs.
+struct Afloat {
+    listen: Endpoint,
+    /// For its successor.
+    bound: Bound,
+    health: Health,
+    /// Tells it to take nobody new.
+    stop: watch::Sender<bool>,
+}
+
+/// Tunnels that listen and do not accept yet.
+pub(super) struct Ready(Vec<Prepared>);
+
+struct Prepared {
+    plan: Arc<Plan>,
+    tunnel: Tunnel,
+    bound: Bound,
+    identity: Presented,
+    stamp: Stamp,
+    credential: Option<Credential>,
+}
+
+impl Fleet {
+    pub(super) fn new(agents: Agents, asked: watch::Receiver<()>) -> Self {
+        Self {
+            agents,
+            metrics: Metrics::default(),
+            healths: Current::new(Vec::new()),
+            status_tls: None,
+            afloat: Vec::new(),
+            running: JoinSet::new(),
+            asked,
+        }
+    }
+
+    /// Reads what all of `plans` need and listens where they shall. A socket that a tunnel listens on
+    /// already is shared with it.
+    ///
+    /// # Errors
+    /// The first failure; nothing is left of the others then.
+    pub(super) async fn prepare(&self, plans: Vec<Plan>) -> Outcome<Ready> {
+        let mut prepared = Vec::new();
+        for plan in plans {
+            plan.resolve().await?;
+            let plan = Arc::new(plan);
+            let Material { tls, identity, stamp } = {
+                let (plan, agents) = (plan.clone(), self.agents.clone());
+                command::blocking(move || plan.load(&agents)).await?
+            };
+            let bound = match self.afloat.iter().find(|afloat| afloat.listen == plan.listen) {
+                Some(before) => before.bound.try_clone()?,
+                None => Bound::listen(&plan.listen).await?,
+            };
+            let identity = Presented::new(identity);
+            let credential = tls.credential().cloned();
+            let listen = bound.try_clone()?;
+            let tunnel = Tunnel::new(&plan, listen, tls, self.metrics.clone(), &identity, &self.agents)?;
+            prepared.push(Prepared { plan, tunnel, bound, identity, stamp, credential });
+        }
+        Ok(Ready(prepared))
+    }
+
+    /// Runs them. Those before take nobody new any more, and go on with what is open.
+    pub(super) fn launch(&mut self, ready: Ready) {
+        let mut status = self.status_tls.clone();
+        let mut afloat = Vec::new();
+        for prepared in ready.0 {
+            let Prepared { plan, tunnel, bound, identity, stamp, credential } = prepared;
+            // The first certificate is the status's.
+            let status = credential.as_ref().and_then(|_| status.take());
+            if let (Some(status), Some(credential)) = (&status, &credential) {
+                show(status, credential);
+            }
+            let health = Health::new(bound.at().clone(), plan.target.clone(), plan.side.check());
+            let (stop, stopped) = watch::channel(false);
+            let reload = Reload {
+                agents: self.agents.clone(),
+                plan: plan.clone(),
+                in_use: tunnel.in_use(),
+                stamp,
+                identity,
+                health: health.clone(),
+                status,
+                asked: self.asked.clone(),
+            };
+            afloat.push(Afloat { listen: plan.listen.clone(), bound, health, stop });
+            self.running.spawn(async move {
+                let run = tunnel.run(told(stopped));
+                tokio::select! {
+                    () = run => {}
+                    () = reload.run() => {}
+                }
+            });
+        }
+        self.stop();
+        self.healths.replace(afloat.iter().map(|afloat| afloat.health.clone()).collect());
+        self.afloat = afloat;
+    }
+
+    /// Has all take nobody new, and waits until what is open has ended or its time is over.
+    pub(super) async fn end(&mut self) {
+        self.stop();
+        self.afloat.clear();
+        while self.running.join_next().await.is_some() {}
+    }
+
+    fn stop(&self) {
+        for afloat in &self.afloat {
+            afloat.health.stopping();
+            afloat.stop.send_replace(true);
+        }
+    }
+}
+
+/// Has the status present `credential`.
+pub(super) fn show(status: &Current<Server>, credential: &Credential) {
+    match Server::anonymous(credential.clone(), Options::default()) {
+        Ok(server) => status.replace(server),
+        Err(error) => tracing::warn!(cause = %error, "the status keeps its certificate"),
+    }
+}
+
+impl Ready {
+    /// The first certificate that one of them presents.
+    pub(super) fn credential(&self) -> Option<&Credential> {
+        self.0.iter().find_map(|prepared| prepared.credential.as_ref())
+    }
+
+    /// Says where they listen.
+    pub(super) fn announce(&self, global: &Global) -> Outcome {
+        for Prepared { plan, bound, .. } in &self.0 {
+            let (from, to) = (bound.at(), &plan.target);
+            if global.json {
+                output::line(json!({ "listening": from.to_string(), "target": to.to_string() }))?;
+                continue;
+            }
+            let (inward, outward) = match &plan.side {
+                Side::Server { access: Some(_), .. } => ("mutual TLS", "in the clear"),
+                Side::Server { access: None, .. } => ("TLS without client certificates", "in the clear"),
+                Side::Client { .. } => ("in the clear", "mutual TLS"),
+            };
+            output::note(format_args!(
+                "listening on {from} ({inward}), passing on to {to} ({outward}); ctrl-c ends it"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A tunnel of either side.
+enum Tunnel {
+    Server(ServerTunnel),
+    Client(ClientTunnel),
+}
+
+impl Tunnel {
+    fn new(
+        plan: &Plan,
+        listen: Bound,
+        tls: Tls,
+        metrics: Metrics,
+        identity: &Presented,
+        agents: &Agents,
+    ) -> Outcome<Self> {
+        let (target, limits) = (plan.target.clone(), plan.limits.clone());
+        let observer = identity.observer(agents);
+        Ok(match tls {
+            Tls::Server(tls) => {
+                let proxy_protocol = plan.side.proxy_protocol();
+                let config = ServerConfig { listen, target, tls, limits, proxy_protocol, metrics, observer };
+                Self::Server(ServerTunnel::new(config)?)
+            }
+            Tls::Client(tls) => {
+                let (server_name, proxy) = plan.side.way_to_server();
+                let config =
+                    ClientConfig { listen, target, server_name, tls, limits, proxy, metrics, observer };
+                Self::Client(ClientTunnel::new(config)?)
+            }
+        })
+    }
+
+    async fn run(self, shutdown: impl Future<Output = ()>) {
+        match self {
+            Self::Server(tunnel) => tunnel.run(shutdown).await,
+            Self::Client(tunnel) => tunnel.run(shutdown).await,
+        }
+    }
+
+    fn in_use(&self) -> InUse {
+        match self {
+            Self::Server(tunnel) => InUse::Server(tunnel.tls()),
+            Self::Client(tunnel) => InUse::Client(tunnel.tls()),
+        }
+    }
+}
