@@ -21,6 +21,7 @@ impl<'a> Elsewhere<'a> {
         ));
         std::fs::create_dir(home.path(&format!("{name}-ca"))).expect("a folder");
         home.write(&format!("{name}-ca/index.txt"), "");
+        home.write(&format!("{name}-ca/crlnumber"), "01\n");
         let config = format!(
             "[ca]\ndefault_ca = ours\n[ours]\ndatabase = {name}-ca/index.txt\nnew_certs_dir = {name}-ca\n\
              certificate = {name}-ca.pem\nprivate_key = {name}-ca.key\nrand_serial = yes\ndefault_md = sha256\n\
