@@ -36,7 +36,9 @@ impl Push {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for outcome in [self.to_graphite(&metrics).await, self.to_url(&metrics).await] {
+            // One that stalls does not hold up the other.
+            let (graphite, url) = tokio::join!(self.to_graphite(&metrics), self.to_url(&metrics));
+            for outcome in [graphite, url] {
                 if let Err(error) = outcome {
                     tracing::warn!(cause = %error, "cannot send metrics");
                 }
