@@ -7,6 +7,7 @@ mod agent_is_started_again_after_a_crash;
 mod agent_serves_many_at_once;
 mod agents_keep_nothing_of_who_starts_them;
 mod authority_is_observed;
+mod authority_keeps_its_key_in_hardware;
 mod authority_listens_where_its_url_says;
 mod authority_refuses_bad_requests;
 mod backups_are_restored;

@@ -50,6 +50,11 @@ pub enum Error {
     Random,
     #[error("the {certificate} certificate does not carry the public key of `{key}`")]
     WrongKey { certificate: &'static str, key: String },
+    #[error("cannot use the issuing key: {source}")]
+    IssuingKey { source: enclasp_keystore::Error },
+    /// Whoever has a copy can issue without a record.
+    #[error("the issuing key `{key}` is not vouched for by its keystore: there may be copies of it")]
+    Copied { key: String },
     #[error("cannot {operation} in the authority's database: {source}")]
     Database { operation: &'static str, source: sqlx::Error },
     #[error("the authority's database is of version {found}, and this program knows {known}")]
@@ -85,6 +90,13 @@ impl Error {
                 "authority.toml names another key than the one that was certified; restore the right one"
                     .into()
             }
+            Self::IssuingKey { source: enclasp_keystore::Error::Absent { .. } } => {
+                "put its keystore back; if it is lost, docs/authority.md says what a disaster leaves".into()
+            }
+            Self::IssuingKey { source } => return source.hint(),
+            Self::Copied { .. } => "an issuing key is made by `enclasp ca init`, in the keystore that it \
+                 stays in; the one of before has to be put back"
+                .into(),
             Self::Database { .. } => "check that the database runs and lets this user in; in the case of \
                  authority.db, its space, owner and permissions"
                 .into(),

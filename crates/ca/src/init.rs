@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use aws_lc_rs::rand;
 use enclasp_enroll::{Endpoint, subject_of};
-use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, KeystoreKind, SignContext, durable};
+use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, SignContext, durable};
 use enclasp_pki::{
     Certificate, DEFAULT_INTERMEDIATE_LIFETIME, DEFAULT_ROOT_LIFETIME, Intermediate, Issuer, create_root,
 };
@@ -24,8 +24,14 @@ pub struct NewAuthority {
     pub name: String,
     /// Where devices will reach it.
     pub url: Endpoint,
-    /// The kind of keystore that its keys go to.
-    pub keys: KeystoreKind,
+    /// The keystore for the keys that sign for it: the root's, and those for issuing and for the audit log. If
+    /// it has the name of a key, theirs begin with it; if not, with the authority's. `None` is software.
+    ///
+    /// The keys of its server and of its OCSP responder are software keys in any case: whoever connects can
+    /// have them sign, hundreds of times a second. Their certificates live for weeks only.
+    pub keys: Option<KeyUri>,
+    /// Another keystore for the root's key, which is hardly ever needed.
+    pub root_key: Option<KeyUri>,
     /// Where everybody will fetch its CRLs and ask its OCSP responder.
     pub http_url: Option<HttpUrl>,
     /// Where its records go, if not to SQLite in its folder.
@@ -60,9 +66,11 @@ pub fn init(folder: &Path, new: &NewAuthority, keystore: &dyn Keystore) -> Resul
     }
     let stem = key_stem(&new.name)?;
     let mut keys = Keys { keystore, made: Vec::new() };
-    let mut key = |role: &str| keys.make(&format!("{}:name={stem}-{role}", new.keys));
-    let (root_key, issuing_key) = (key("root")?, key("issuing")?);
-    let (server_key, ocsp_key, audit_key) = (key("server")?, key("ocsp")?, key("audit")?);
+    let mut key = |place: Option<&KeyUri>, role: &str| keys.make(place, &stem, role);
+    let place = new.keys.as_ref();
+    let root_key = key(new.root_key.as_ref().or(place), "root")?;
+    let (issuing_key, audit_key) = (key(place, "issuing")?, key(place, "audit")?);
+    let (server_key, ocsp_key) = (key(None, "server")?, key(None, "ocsp")?);
     let (root, issuing) = certificates(&new.name, &*root_key, &*issuing_key)?;
     let profiles =
         BUILT_IN.iter().filter_map(|name| Some(((*name).to_owned(), Profile::built_in(name)?.settings())));
@@ -131,8 +139,13 @@ pub(crate) struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    pub(crate) fn make(&mut self, uri: &str) -> Result<Box<dyn Key>> {
-        let key = self.keystore.create(&KeySpec::new(uri.parse()?))?;
+    /// Makes one in the keystore `place`, or in that of software keys.
+    pub(crate) fn make(&mut self, place: Option<&KeyUri>, stem: &str, role: &str) -> Result<Box<dyn Key>> {
+        let uri = match place {
+            None => KeyUri::soft(&format!("{stem}-{role}"))?,
+            Some(place) => place.with_name(&format!("{}-{role}", place.key_name().unwrap_or(stem)))?,
+        };
+        let key = self.keystore.create(&KeySpec::new(uri))?;
         self.made.push(key.info().uri.clone());
         Ok(key)
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use enclasp_enroll::{TokenSecret, duration, subject_of};
-use enclasp_keystore::{Key, Keystore, SignContext};
+use enclasp_keystore::{Input, Key, Keystore, Origin, SignContext, verify};
 use enclasp_pki::{
     Certificate, CertificationRequest, DistinguishedName, Issuer, Leaf, Revoked, SubjectAltName, hex,
-    rfc3339, sha256,
+    rfc3339, sha256, sign_message,
 };
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
@@ -60,12 +60,35 @@ impl Issuance {
     /// Opens the issuing key.
     pub(crate) async fn open(authority: Authority, keystore: Arc<dyn Keystore>) -> Result<Self> {
         let uri = authority.config().issuing_key.clone();
-        let key: Arc<dyn Key> = Arc::from(blocking(move || Ok(keystore.open(&uri)?)).await?);
+        let unusable = |source| Error::IssuingKey { source };
+        let key: Arc<dyn Key> = Arc::from(blocking(move || keystore.open(&uri).map_err(unusable)).await?);
         if key.info().spki != authority.issuing().spki() {
             return Err(Error::WrongKey { certificate: "issuing", key: key.info().uri.to_string() });
         }
         let places = Semaphore::new(authority.config().requests_at_once.min(Semaphore::MAX_PERMITS));
         Ok(Self { authority, key, places, metrics: Metrics::default() })
+    }
+
+    /// Checks that the issuing key is what it has to be before anybody depends on it: its keystore vouches that
+    /// there is no copy, and what it signs now verifies with the public key in the certificate.
+    pub(crate) async fn prove_key(&self) -> Result<()> {
+        let (key, spki) = (self.key.clone(), self.authority.issuing().spki().to_vec());
+        blocking(move || {
+            let uri = &key.info().uri;
+            if key.info().origin == Origin::Imported {
+                return Err(Error::Copied { key: uri.to_string() });
+            }
+            let message = format!("proof of the key of an authority\n{}\n", rfc3339(SystemTime::now()));
+            let ctx = SignContext::new("proof that the issuing key is there")
+                .with_deadline(Instant::now() + SIGN_TIMEOUT);
+            let (scheme, signature) = sign_message(&*key, message.as_bytes(), &ctx).map_err(|e| match e {
+                enclasp_pki::Error::Key(source) => Error::IssuingKey { source },
+                other => other.into(),
+            })?;
+            verify(&spki, scheme, Input::Message(message.as_bytes()), &signature)
+                .map_err(|_| Error::WrongKey { certificate: "issuing", key: uri.to_string() })
+        })
+        .await
     }
 
     pub(crate) fn authority(&self) -> &Authority {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use enclasp_enroll::subject_of;
-use enclasp_keystore::{Keystore, KeystoreKind, SignContext, durable};
+use enclasp_keystore::{KeyUri, Keystore, SignContext, durable};
 use enclasp_pki::{
     Certificate, DEFAULT_INTERMEDIATE_LIFETIME, DistinguishedName, Intermediate, Issuer, create_csr, hex,
     sha256,
@@ -35,7 +35,7 @@ pub struct NewReplica {
 }
 
 /// Asks to join the authority whose records are in `database`, from the new folder `folder`: makes
-/// keys for issuing, for its server, for OCSP and for the audit log in `keystore`, and leaves a request in the database. The same
+/// its keys, those for issuing and for the audit log in `place`, and leaves a request in the database. The same
 /// call on the same folder goes on with the same keys.
 ///
 /// # Errors
@@ -43,7 +43,7 @@ pub struct NewReplica {
 pub async fn ask_to_join(
     folder: &Path,
     database: &DatabaseUrl,
-    kind: KeystoreKind,
+    place: Option<KeyUri>,
     keystore: Arc<dyn Keystore>,
 ) -> Result<NewReplica> {
     let store = Store::open(&Location::Postgres(database.clone()), "").await?;
@@ -51,7 +51,8 @@ pub async fn ask_to_join(
         store.shared().await?.ok_or_else(|| Error::EmptyDatabase { database: database.to_string() })?;
     let settings = SharedSettings::from_toml(&shared.settings)?;
     let (path, url) = (folder.to_owned(), database.without_password());
-    let (config, id, request) = blocking(move || prepare(&path, settings, url, kind, &*keystore)).await?;
+    let (config, id, request) =
+        blocking(move || prepare(&path, settings, url, place.as_ref(), &*keystore)).await?;
     store.ask_to_join(&id, &request, SystemTime::now()).await?;
     Ok(NewReplica { folder: folder.to_owned(), config, store, id, root: shared.root })
 }
@@ -126,7 +127,7 @@ fn prepare(
     folder: &Path,
     shared: SharedSettings,
     database: DatabaseUrl,
-    kind: KeystoreKind,
+    place: Option<&KeyUri>,
     keystore: &dyn Keystore,
 ) -> Result<(Config, String, Vec<u8>)> {
     durable::private_folder(folder)?;
@@ -142,9 +143,9 @@ fn prepare(
         None => {
             let stem = key_stem(&shared.name)?;
             let mut keys = Keys { keystore, made: Vec::new() };
-            let mut key = |role: &str| keys.make(&format!("{kind}:name={stem}-{role}"));
-            let (issuing, server) = (key("issuing")?, key("server")?);
-            let (ocsp, audit) = (key("ocsp")?, key("audit")?);
+            let mut key = |place: Option<&KeyUri>, role: &str| keys.make(place, &stem, role);
+            let (issuing, audit) = (key(place, "issuing")?, key(place, "audit")?);
+            let (server, ocsp) = (key(None, "server")?, key(None, "ocsp")?);
             let config = Config {
                 name: shared.name,
                 url: shared.url,

@@ -77,12 +77,13 @@ impl Server {
     /// `listen` is `HOST:PORT`; port 0 picks a free one.
     ///
     /// # Errors
-    /// [`Error::Listen`], [`Error::WrongKey`], what the keystore and the database say.
+    /// [`Error::Listen`]; [`Error::IssuingKey`], [`Error::WrongKey`], [`Error::Copied`]; what the keystore and the database say.
     pub async fn bind(authority: Authority, keystore: Arc<dyn Keystore>, listen: &str) -> Result<Self> {
         let failed = |e: std::io::Error| Error::Listen { address: listen.to_owned(), reason: e.to_string() };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let issuance = Arc::new(Issuance::open(authority.clone(), keystore.clone()).await?);
+        issuance.prove_key().await?;
         let settings = hex(&sha256(authority.config().to_toml()?.as_bytes()));
         authority.store().note(json!({ "event": "serving", "settings_sha256": settings })).await?;
         let heads = HeadSigner::open(authority, keystore.clone()).await?;

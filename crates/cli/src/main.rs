@@ -5,6 +5,7 @@ mod args;
 mod command;
 mod failure;
 mod input;
+mod keystores;
 mod output;
 mod session;
 mod signals;

@@ -163,6 +163,31 @@ impl KeyUri {
         next
     }
 
+    /// The URI of the key called `name` in the same keystore, whose PIN comes from where this one says.
+    ///
+    /// # Errors
+    /// [`Error::Uri`] if that kind of keystore has no such names.
+    pub fn with_name(&self, name: &str) -> Result<Self> {
+        let attribute = self.name_attribute();
+        let mut named = self.clone();
+        named.path.retain(|(key, _)| !matches!(key.as_str(), "id" | "handle" | "file") && key != attribute);
+        named.path.push((attribute.to_owned(), name.to_owned()));
+        named.to_string().parse()
+    }
+
+    /// What it calls its key: a `name`, an `object` or a `label`, as its kind has it.
+    pub fn key_name(&self) -> Option<&str> {
+        self.attribute(self.name_attribute())
+    }
+
+    fn name_attribute(&self) -> &'static str {
+        match self.kind {
+            KeystoreKind::Soft | KeystoreKind::Tpm | KeystoreKind::Windows => "name",
+            KeystoreKind::Pkcs11 => "object",
+            KeystoreKind::Apple => "label",
+        }
+    }
+
     /// The `name` attribute, which the kinds that need one are sure to have; "" elsewhere.
     pub fn name(&self) -> &str {
         self.attribute("name").unwrap_or("")

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use enclasp_ca::{Authority, Error, NewAuthority, Server, init};
-use enclasp_keystore::{Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind};
+use enclasp_keystore::{Key, KeyInfo, KeySpec, KeyUri, Keystore};
 use enclasp_pki::{Purpose, verify_chain};
 
 use crate::support::{Ca, soft_keystore};
@@ -13,7 +13,8 @@ fn acme() -> NewAuthority {
     NewAuthority {
         name: "Acme".into(),
         url: "https://ca.acme.ch".parse().unwrap(),
-        keys: KeystoreKind::Soft,
+        keys: None,
+        root_key: None,
         http_url: None,
         database: None,
     }

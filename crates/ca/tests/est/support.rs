@@ -12,7 +12,7 @@ use enclasp_ca::{Authority, NewAuthority, Server, TokenRequest, init};
 use enclasp_enroll::{Client, Enrolment, Token, Trust};
 use enclasp_identity::Store;
 use enclasp_keystore::soft::{Protection, SoftKeystore};
-use enclasp_keystore::{Confirm, Error, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, SignContext};
+use enclasp_keystore::{Confirm, Error, Key, KeyInfo, KeySpec, KeyUri, Keystore, SignContext};
 use enclasp_pki::{DistinguishedName, SubjectAltName, create_csr};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -56,7 +56,8 @@ impl Ca {
         let new = NewAuthority {
             name: "Acme".into(),
             url: "https://127.0.0.1:1".parse().unwrap(),
-            keys: KeystoreKind::Soft,
+            keys: None,
+            root_key: None,
             http_url: None,
             database: None,
         };

@@ -14,7 +14,8 @@ use enclasp_ca::{
     TokenRequest, Waiting, WaitsFor, ask_to_join, init, restore,
 };
 use enclasp_enroll::{Endpoint, duration};
-use enclasp_keystore::{Keystore, KeystoreKind};
+use enclasp_identity::Holder;
+use enclasp_keystore::{KeyUri, Keystore};
 use enclasp_pki::{RevocationReason, SubjectAltName};
 use serde::Serialize;
 use serde_json::json;
@@ -22,6 +23,7 @@ use serde_json::json;
 use crate::args::Global;
 use crate::command::blocking;
 use crate::failure::{Failure, Outcome};
+use crate::keystores::Keystores;
 use crate::{input, output, signals};
 
 #[derive(clap::Args)]
@@ -120,7 +122,9 @@ enum Verb {
     /// Make an authority: a root, an issuing certificate, and their keys in a keystore.
     #[command(after_help = "Examples:
   enclasp ca init --dir ca --name Acme
-  enclasp ca init --dir ca --name Acme --url https://ca.acme.internal:8443")]
+  enclasp ca init --dir ca --name Acme --url https://ca.acme.internal:8443
+  enclasp ca init --dir ca --name Acme --key tpm:
+  enclasp ca init --dir ca --name Acme --key 'pkcs11:token=HSM?module-path=/usr/lib/x.so&pin-source=file:/etc/hsm.pin'")]
     Init {
         #[command(flatten)]
         place: Place,
@@ -134,6 +138,13 @@ enum Verb {
         /// [default: they carry no such URL].
         #[arg(long, value_name = "http://HOST:PORT")]
         http_url: Option<HttpUrl>,
+        /// The keystore for the keys of the root, for issuing and for the audit log: `tpm:`,
+        /// `pkcs11:token=TOKEN?module-path=PATH` [default: software keys].
+        #[arg(long, value_name = "URI")]
+        key: Option<KeyUri>,
+        /// Another one for the root's key.
+        #[arg(long, value_name = "URI")]
+        root_key: Option<KeyUri>,
     },
     /// Serve enrolment (EST, RFC 7030) over HTTPS.
     #[command(after_help = "Example:
@@ -289,6 +300,9 @@ It waits until somebody approves; the same command goes on waiting.")]
         /// How long to wait for approval.
         #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
         wait: Duration,
+        /// The keystore for the keys for issuing and for the audit log, as for `ca init`.
+        #[arg(long, value_name = "URI")]
+        key: Option<KeyUri>,
     },
     /// List what waits for a person: devices whose profile demands approval, replicas that want to join.
     Pending {
@@ -328,12 +342,14 @@ It waits until somebody approves; the same command goes on waiting.")]
 
 pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
     match ca.verb {
-        Verb::Init { place, name, url, http_url } => {
-            let keystore = global.state()?.agent();
+        Verb::Init { place, name, url, http_url, key, root_key } => {
+            let keystore = keystore(global)?;
+            for uri in key.iter().chain(&root_key) {
+                Holder::of(uri)?;
+            }
             let folder = place.dir.clone();
-            let new =
-                NewAuthority { name, url, keys: KeystoreKind::Soft, http_url, database: place.database()? };
-            blocking(move || Ok(init(&folder, &new, &keystore)?)).await?;
+            let new = NewAuthority { name, url, keys: key, root_key, http_url, database: place.database()? };
+            blocking(move || Ok(init(&folder, &new, &*keystore)?)).await?;
             made(global, &place).await
         }
         Verb::Serve { place, listen, listen_http, listen_metrics, audit_file } => {
@@ -459,7 +475,7 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             let saved = restore(&from, &place.dir, place.database()?.as_ref()).await?;
             report_saved(global, &place.dir, &saved)
         }
-        Verb::Join { place, wait } => join(global, &place, wait).await,
+        Verb::Join { place, wait, key } => join(global, &place, wait, key).await,
         Verb::Pending { place } => {
             let waiting = place.open().await?.waiting().await?;
             if global.json {
@@ -584,7 +600,7 @@ fn check_profiles(global: &Global, dir: &Path) -> Outcome {
 }
 
 fn keystore(global: &Global) -> Outcome<Arc<dyn Keystore>> {
-    Ok(Arc::new(global.state()?.agent()))
+    Ok(Arc::new(Keystores(global.state()?)))
 }
 
 async fn verify_audit(global: &Global, place: &Place, files: &[PathBuf]) -> Outcome {
@@ -621,13 +637,16 @@ async fn verify_audit(global: &Global, place: &Place, files: &[PathBuf]) -> Outc
 /// How often a replica looks whether it was admitted.
 const JOIN_POLL: Duration = Duration::from_millis(500);
 
-async fn join(global: &Global, place: &Place, wait: Duration) -> Outcome {
+async fn join(global: &Global, place: &Place, wait: Duration, key: Option<KeyUri>) -> Outcome {
+    if let Some(uri) = &key {
+        Holder::of(uri)?;
+    }
     let database = place.database()?.ok_or_else(|| {
         Failure::usage("it is not said which authority to join")
             .hint("give `--database postgres://USER@HOST/NAME`")
     })?;
     let until = tokio::time::Instant::now() + wait;
-    let replica = ask_to_join(&place.dir, &database, KeystoreKind::Soft, keystore(global)?).await?;
+    let replica = ask_to_join(&place.dir, &database, key, keystore(global)?).await?;
     output::note(format_args!(
         "the root of this authority has the SHA-256 {}",
         replica.root().fingerprint_hex()

@@ -10,7 +10,7 @@ use enclasp_ca::{Authority, NewAuthority, TokenRequest};
 use enclasp_enroll::Enrolment;
 use enclasp_identity::{Holder, Identity, State};
 use enclasp_keystore::soft::SoftKey;
-use enclasp_keystore::{Algorithm, Key, KeySpec, KeyUri, Keystore, KeystoreKind, SignContext};
+use enclasp_keystore::{Algorithm, Key, KeySpec, KeyUri, Keystore, SignContext};
 use enclasp_pki::{DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_csr, create_root};
 use enclasp_tls::{
     Access, Client, Clients, Credential, Evidence, Options, Revocation, Role, Server, Term, server_name,
@@ -130,7 +130,8 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
         let new = NewAuthority {
             name: "Demo".into(),
             url: url.parse()?,
-            keys: KeystoreKind::Soft,
+            keys: None,
+            root_key: None,
             http_url: None,
             database: None,
         };
