@@ -3,6 +3,7 @@
 mod a_faulty_module_harms_nobody_else;
 mod a_full_disk_leaves_what_was_there;
 mod a_hanging_agent_holds_up_no_open_connection;
+mod a_revoked_client_is_out_within_seconds;
 mod agent_is_started_again_after_a_crash;
 mod agent_serves_many_at_once;
 mod agents_keep_nothing_of_who_starts_them;

@@ -32,7 +32,7 @@ fn metrics_are_sent_to_where_they_are_collected() {
     let metrics: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(metrics[0]["metric"], "enclasp.accept.total");
     (&stream).write_all(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").expect("it listens");
-    server.stderr.wait_for("it answers 500");
+    server.stderr.wait_for("answers 500");
 }
 
 fn request(stream: &TcpStream) -> (String, Vec<u8>) {

@@ -20,9 +20,9 @@ use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::Time;
 
-use crate::encoding::{encoded, in_field, malformed, sequence, unhex};
+use crate::encoding::{encoded, hex, in_field, malformed, sequence, unhex};
 use crate::signing::{algorithm_identifier, scheme_for, sign};
-use crate::{Error, Issuer, Result, pem};
+use crate::{DistinguishedName, Error, Issuer, Result, pem};
 
 const WHAT: &str = "CRL";
 const PEM_LABEL: &str = "X509 CRL";
@@ -204,6 +204,46 @@ pub fn crl_to_pem(der: &[u8]) -> Result<String> {
     Ok(pem::encode(PEM_LABEL, der))
 }
 
+/// A CRL that somebody published: what it says of itself. What it revokes, webpki looks up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedCrl {
+    /// Whose certificates it is about.
+    pub issuer: DistinguishedName,
+    /// Its CRL number in hexadecimal, without leading zeros, if it has one.
+    pub number: Option<String>,
+    /// When it was signed.
+    pub this_update: SystemTime,
+    /// By when there is a newer one, if it says so.
+    pub next_update: Option<SystemTime>,
+    /// How many certificates it names.
+    pub revoked: usize,
+}
+
+impl PublishedCrl {
+    /// Reads DER. The signature is verified when a certificate is looked up, by its issuer's key.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is not one that can be used: a complete CRL of version 2.
+    pub fn from_der(der: &[u8]) -> Result<Self> {
+        sequence(WHAT, der)?;
+        let list = in_field(WHAT, "the whole", CertificateList::<Rfc5280>::from_der(der))?.tbs_cert_list;
+        webpki::OwnedCertRevocationList::from_der(der).map_err(|error| {
+            malformed(
+                WHAT,
+                format!("it cannot be used ({error:?}): it has to be a complete one of version 2"),
+            )
+        })?;
+        let number = number(&list);
+        Ok(Self {
+            number: number.map(|bytes| hex(&bytes).trim_start_matches('0').to_owned()),
+            this_update: list.this_update.to_system_time(),
+            next_update: list.next_update.map(|time| time.to_system_time()),
+            revoked: list.revoked_certificates.map_or(0, |revoked| revoked.len()),
+            issuer: DistinguishedName::from_name(list.issuer),
+        })
+    }
+}
+
 /// Puts the newest of `crls`, in DER, first: that of the last `thisUpdate`, and among those of one second
 /// that of the highest CRL number. What is no CRL comes last.
 pub fn sort_newest_first<T: AsRef<[u8]>>(crls: &mut [T]) {
@@ -213,11 +253,15 @@ pub fn sort_newest_first<T: AsRef<[u8]>>(crls: &mut [T]) {
 /// What grows from list to list: the time, and the number, whose bytes are without leading zeros.
 fn age(der: &[u8]) -> Option<(Duration, usize, Vec<u8>)> {
     let list = CertificateList::<Rfc5280>::from_der(der).ok()?.tbs_cert_list;
-    let extensions = list.crl_extensions.unwrap_or_default();
-    let number = extensions.iter().find(|extension| extension.extn_id == CrlNumber::OID);
-    let number = number.and_then(|number| Uint::from_der(number.extn_value.as_bytes()).ok());
-    let number = number.map_or_else(Vec::new, |number| number.as_bytes().to_vec());
+    let number = number(&list).unwrap_or_default();
     Some((list.this_update.to_unix_duration(), number.len(), number))
+}
+
+/// The bytes of its CRL number, without leading zeros.
+fn number(list: &TbsCertList<Rfc5280>) -> Option<Vec<u8>> {
+    let mut extensions = list.crl_extensions.iter().flatten();
+    let number = extensions.find(|extension| extension.extn_id == CrlNumber::OID)?;
+    Uint::from_der(number.extn_value.as_bytes()).ok().map(|number| number.as_bytes().to_vec())
 }
 
 fn entry(revoked: &Revoked) -> Result<RevokedCert> {

@@ -27,7 +27,7 @@ pub mod pem;
 
 pub use certificate::{Certificate, certificates_from, sha256};
 pub use chain::{ChainError, is_for_host, order_chain, verify_chain};
-pub use crl::{CrlContents, RevocationReason, Revoked, crl_to_pem, sort_newest_first};
+pub use crl::{CrlContents, PublishedCrl, RevocationReason, Revoked, crl_to_pem, sort_newest_first};
 pub use encoding::{hex, unhex};
 pub use error::{Error, Result};
 pub use instant::rfc3339;

@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateRevocationListDer;
 #[derive(Clone, Debug, Default)]
 pub struct Revocation {
     /// The lists, of any number of issuers; where there are several for a certificate, the newest
-    /// counts. With none, nothing is looked up.
+    /// counts.
     pub lists: Vec<CertificateRevocationListDer<'static>>,
     /// Whether a certificate is refused, anywhere in the chain, of whose issuer there is no list, or
     /// one that is past its `nextUpdate`. Otherwise those are refused that a list names.
@@ -16,6 +16,11 @@ pub struct Revocation {
 }
 
 impl Revocation {
+    /// Whether everybody is refused, for want of any list.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.strict && self.lists.is_empty()
+    }
+
     /// webpki asks the first list that is for a certificate, and no other.
     pub(crate) fn newest_first(mut self) -> Self {
         sort_newest_first(&mut self.lists);

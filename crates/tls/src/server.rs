@@ -47,8 +47,8 @@ pub struct Clients {
 pub struct Server {
     config: Arc<ServerConfig>,
     credential: Credential,
-    /// Whether clients are asked for a certificate.
-    asks: bool,
+    /// Of clients' certificates; none where clients are asked for none.
+    verifier: Option<Arc<ClientVerifier>>,
     access: Access,
     options: Options,
 }
@@ -83,16 +83,24 @@ impl Server {
         if server_certificates {
             verifier.admit_servers(&roots)?;
         }
+        let verifier = Arc::new(verifier);
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?
-            .with_client_cert_verifier(Arc::new(verifier));
-        Ok(Self::presenting(credential, config, access, options))
+            .with_client_cert_verifier(verifier.clone());
+        let server = Self::presenting(credential, config, access, options);
+        Ok(Self { verifier: Some(verifier), ..server })
     }
 
     /// What is presented to clients.
     pub fn credential(&self) -> &Credential {
         &self.credential
+    }
+
+    /// Whether a client's chain, leaf first, that verified once has a certificate that is on a list of
+    /// revoked ones. To be asked off the handshake's path: it costs a verification.
+    pub fn has_revoked(&self, chain: &[CertificateDer<'_>]) -> bool {
+        self.verifier.as_ref().is_some_and(|verifier| verifier.has_revoked(chain))
     }
 
     /// Presents `credential` to anyone, and asks nobody for a certificate.
@@ -104,8 +112,7 @@ impl Server {
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?
             .with_no_client_auth();
-        let server = Self::presenting(credential, config, Access::everyone(), options);
-        Ok(Self { asks: false, ..server })
+        Ok(Self::presenting(credential, config, Access::everyone(), options))
     }
 
     fn presenting(
@@ -119,7 +126,7 @@ impl Server {
         config.alpn_protocols = options.alpn_protocols();
         // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-        Self { config: Arc::new(config), credential, asks: true, access, options }
+        Self { config: Arc::new(config), credential, verifier: None, access, options }
     }
 
     /// Makes the handshake over `stream`. `address` is what messages call the client.
@@ -167,7 +174,7 @@ impl Server {
         }
         let sni = connection.server_name().map(str::to_owned);
         let mut record = std::mem::take(&mut *recorder.record());
-        record.certificate_requested = self.asks;
+        record.certificate_requested = self.verifier.is_some();
         let evidence = Evidence::new(Role::Server, address, &connection, sni, credential, &mut record);
         Ok((connection, evidence))
     }

@@ -23,6 +23,7 @@ type Verified<T> = std::result::Result<T, rustls::Error>;
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
     webpki: Arc<WebPkiServerVerifier>,
+    blind: bool,
     access: Access,
 }
 
@@ -33,13 +34,14 @@ impl ServerVerifier {
         access: Access,
         revocation: Revocation,
     ) -> Result<Self> {
+        let blind = revocation.is_blind();
         let Revocation { lists, strict } = revocation.newest_first();
         let mut builder = WebPkiServerVerifier::builder_with_provider(roots, provider).with_crls(lists);
         builder = match strict {
             true => builder.enforce_revocation_expiration(),
             false => builder.allow_unknown_revocation_status(),
         };
-        builder.build().map(|webpki| Self { webpki, access }).map_err(unusable)
+        builder.build().map(|webpki| Self { webpki, blind, access }).map_err(unusable)
     }
 }
 
@@ -55,6 +57,7 @@ impl ServerCertVerifier for ServerVerifier {
         presented(end_entity);
         let verified =
             self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        sighted(self.blind)?;
         let certificate =
             Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
         admit(&self.access, &certificate)?;
@@ -90,6 +93,7 @@ impl ServerCertVerifier for ServerVerifier {
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
+    blind: bool,
     /// The roots that may vouch for certificates of servers, if those are good here too.
     servers: Vec<Certificate>,
     access: Access,
@@ -103,6 +107,7 @@ impl ClientVerifier {
         access: Access,
         revocation: Revocation,
     ) -> Result<Self> {
+        let blind = revocation.is_blind();
         let Revocation { lists, strict } = revocation.newest_first();
         let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider).with_crls(lists);
         builder = if demanded { builder } else { builder.allow_unauthenticated() };
@@ -111,7 +116,16 @@ impl ClientVerifier {
             false => builder.allow_unknown_revocation_status(),
         };
         let webpki = builder.build().map_err(unusable)?;
-        Ok(Self { webpki, servers: Vec::new(), access })
+        Ok(Self { webpki, blind, servers: Vec::new(), access })
+    }
+
+    /// Whether a chain that verified once has a certificate that was revoked.
+    pub(crate) fn has_revoked(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, others)) = chain.split_first() else { return false };
+        matches!(
+            self.webpki.verify_client_cert(leaf, others, UnixTime::now()),
+            Err(rustls::Error::InvalidCertificate(CertificateError::Revoked))
+        )
     }
 
     /// Takes certificates that are for servers only as well.
@@ -162,6 +176,7 @@ impl ClientCertVerifier for ClientVerifier {
             )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, now)?,
             other => other?,
         };
+        sighted(self.blind)?;
         let certificate =
             Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
         admit(&self.access, &certificate)?;
@@ -191,6 +206,11 @@ impl ClientCertVerifier for ClientVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
+}
+
+/// Without any list webpki looks nothing up, which is no answer where one is demanded.
+fn sighted(blind: bool) -> Verified<()> {
+    if blind { Err(CertificateError::UnknownRevocationStatus.into()) } else { Ok(()) }
 }
 
 fn unusable(error: VerifierBuilderError) -> Error {

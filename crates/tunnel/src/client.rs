@@ -117,7 +117,7 @@ impl Tunnel {
         let established = Box::pin(self.establish(plain)).await;
         let relay = established.inspect_err(|error| counted.refused(error))?;
         counted.established();
-        relay.run(&self.limits, &counted).await;
+        relay.run(&self.limits, None, &counted).await;
         Ok(())
     }
 
@@ -139,9 +139,9 @@ impl Tunnel {
 
     async fn connect(&self) -> Result<Stream> {
         let within = self.limits.connect_timeout;
-        match (&self.proxy, &self.target) {
-            (Some(proxy), Endpoint::Tcp { host, port }) => proxy.connect(host, *port, within).await,
-            _ => self.target.connect(within).await,
+        match &self.proxy {
+            Some(proxy) => proxy.connect(&self.target, within).await,
+            None => self.target.connect(within).await,
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum Error {
     Threads { count: usize, source: io::Error },
     #[error("cannot use `{text}`: {reason}")]
     Url { text: String, reason: String },
+    #[error("{url} answers {code}")]
+    Answer { url: String, code: u16 },
     /// A listener that the service manager was to pass on.
     #[error("cannot listen on systemd:{name}: {reason}")]
     Inherited { name: String, reason: String },
@@ -52,7 +54,12 @@ impl Error {
             Self::Inherited { .. } => {
                 Some("the socket unit names its listeners with FileDescriptorName=".into())
             }
-            Self::Url { .. } | Self::Threads { .. } | Self::Silence { .. } | Self::Proxy { .. } => None,
+            Self::Url { .. } => Some(
+                "a URL looks like http://127.0.0.1:8080/health, a proxy like http://proxy:3128 or socks5://proxy:1080"
+                    .into(),
+            ),
+            Self::Proxy { .. } => Some("does the proxy run, and may this machine reach the target through it?".into()),
+            Self::Threads { .. } | Self::Silence { .. } | Self::Answer { .. } => None,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Some("is the target running?".into()),
         }
     }

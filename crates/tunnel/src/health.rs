@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use enclasp_pki::rfc3339;
 use serde::Serialize;
 
-use crate::http::{HttpUrl, Method};
-use crate::{Endpoint, Result};
+use crate::{Endpoint, HttpUrl, Proxy};
 
 /// How long the target has to answer a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +27,7 @@ struct Inner {
 struct State {
     message: &'static str,
     last_reload: SystemTime,
+    revocation: Option<RevocationReport>,
 }
 
 /// How to find out whether the target is well.
@@ -35,6 +35,8 @@ struct State {
 pub enum TargetCheck {
     /// By connecting to it.
     Connect,
+    /// By connecting to it through a proxy.
+    Through(Proxy),
     /// By a GET request that has to be answered with 200.
     Http(HttpUrl),
 }
@@ -63,18 +65,65 @@ pub struct HealthReport {
     pub last_reload: String,
     /// `listening`, `stopping`.
     pub message: &'static str,
+    /// Where it looks up whether certificates were revoked, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<RevocationReport>,
+}
+
+/// Where a tunnel looks up whether certificates were revoked.
+#[derive(Clone, Debug, Serialize)]
+pub struct RevocationReport {
+    /// What happens to a certificate of whose issuer there is no list, or an outdated one: `open`, it
+    /// passes; `strict`, it is refused.
+    pub fail_mode: &'static str,
+    /// The lists, and the sources that have yielded none.
+    pub lists: Vec<ListReport>,
+}
+
+/// A list of revoked certificates, or its absence.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListReport {
+    /// The file or URL.
+    pub source: String,
+    /// When it was read from there last, or found unchanged.
+    pub last_fetch: Option<String>,
+    /// Why it could not be had since.
+    pub error: Option<String>,
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub list: Option<ListFacts>,
+}
+
+/// What a list of revoked certificates says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListFacts {
+    /// Whose certificates it is about (RFC 4514).
+    pub issuer: String,
+    /// Its CRL number in hexadecimal.
+    pub number: Option<String>,
+    /// When it was signed.
+    pub this_update: String,
+    /// By when there is a newer one.
+    pub next_update: Option<String>,
+    /// How many certificates it names.
+    pub revoked: usize,
 }
 
 impl Health {
     /// Of a tunnel that has just begun to listen.
     pub fn new(listen: Endpoint, target: Endpoint, check: TargetCheck) -> Self {
-        let state = State { message: LISTENING, last_reload: SystemTime::now() };
+        let state = State { message: LISTENING, last_reload: SystemTime::now(), revocation: None };
         Self(Arc::new(Inner { listen, target, check, state: Mutex::new(state) }))
     }
 
     /// It was reloaded now.
     pub fn reloaded(&self) {
         self.state().last_reload = SystemTime::now();
+    }
+
+    /// This is where it looks up whether certificates were revoked, from now on.
+    pub fn looks_up_in(&self, revocation: RevocationReport) {
+        self.state().revocation = Some(revocation);
     }
 
     /// It does not listen any more.
@@ -85,7 +134,10 @@ impl Health {
     /// Looks at the target and says how everything is.
     pub async fn report(&self) -> HealthReport {
         let backend_error = self.check().await.err();
-        let State { message, last_reload } = *self.state();
+        let (message, last_reload, revocation) = {
+            let state = self.state();
+            (state.message, state.last_reload, state.revocation.clone())
+        };
         let backend_ok = backend_error.is_none();
         let ok = backend_ok && message == LISTENING;
         HealthReport {
@@ -99,22 +151,21 @@ impl Health {
             time: rfc3339(SystemTime::now()),
             last_reload: rfc3339(last_reload),
             message,
+            revocation,
         }
     }
 
     async fn check(&self) -> std::result::Result<(), String> {
-        match &self.0.check {
-            TargetCheck::Connect => self.connect().await.map_err(|e| e.to_string()),
-            TargetCheck::Http(url) => match url.request(Method::Get, None, CHECK_TIMEOUT).await {
+        let answered = match &self.0.check {
+            TargetCheck::Connect => self.0.target.connect(CHECK_TIMEOUT).await.map(drop),
+            TargetCheck::Through(proxy) => proxy.connect(&self.0.target, CHECK_TIMEOUT).await.map(drop),
+            TargetCheck::Http(url) => match url.ask(CHECK_TIMEOUT).await {
                 Ok(200) => Ok(()),
-                Ok(code) => Err(format!("{url} answers {code}")),
-                Err(error) => Err(error.to_string()),
+                Ok(code) => return Err(format!("{url} answers {code}")),
+                Err(error) => Err(error),
             },
-        }
-    }
-
-    async fn connect(&self) -> Result<()> {
-        self.0.target.connect(CHECK_TIMEOUT).await.map(drop)
+        };
+        answered.map_err(|error| error.to_string())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,5 @@
-//! The little HTTP that a tunnel speaks itself: asking a target how it is, and pushing metrics.
+//! The little HTTP that a tunnel speaks itself: asking a target how it is, fetching lists of revoked
+//! certificates, and pushing metrics.
 
 use std::fmt;
 use std::io;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::{Request, Uri};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HOST, HeaderValue, IF_NONE_MATCH};
+use hyper::http::request::Builder;
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
@@ -21,12 +24,6 @@ pub struct HttpUrl {
     endpoint: Endpoint,
     authority: String,
     path: String,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Method {
-    Get,
-    Post,
 }
 
 impl FromStr for HttpUrl {
@@ -61,61 +58,87 @@ impl fmt::Display for HttpUrl {
     }
 }
 
+/// What a GET request brought.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// The body.
+    pub body: Vec<u8>,
+    /// How long it need not be asked for again (`Cache-Control: max-age`, RFC 9111 §5.2.2.1).
+    pub fresh_for: Option<Duration>,
+    /// Its `ETag`, for the next request.
+    pub tag: Option<String>,
+}
+
 impl HttpUrl {
-    /// Makes a request, with a JSON body or none, and returns the status code of the answer.
-    pub(crate) async fn request(
-        &self,
-        method: Method,
-        json: Option<String>,
-        within: Duration,
-    ) -> Result<u16> {
-        self.exchange(method, json, within, 0).await.map(|(code, _)| code)
+    /// Asks, and returns the status code of the answer.
+    pub(crate) async fn ask(&self, within: Duration) -> Result<u16> {
+        let answer = self.exchange(self.request("GET"), Vec::new(), within, 0).await?;
+        Ok(answer.status().as_u16())
     }
 
-    /// Gets what is there, of `most` bytes at most.
+    /// Sends JSON.
+    pub(crate) async fn post_json(&self, json: String, within: Duration) -> Result<()> {
+        let request = self.request("POST").header(CONTENT_TYPE, "application/json");
+        let answer = self.exchange(request, json.into(), within, 0).await?;
+        if answer.status().is_success() { Ok(()) } else { Err(self.refused(&answer)) }
+    }
+
+    /// Gets what is there, of `most` bytes at most; none if it is what `tag` was given with.
     ///
     /// # Errors
-    /// [`Error::Connect`], [`Error::ConnectTimeout`], and [`Error::Url`] if the answer is not 200.
-    pub async fn get(&self, within: Duration, most: usize) -> Result<Vec<u8>> {
-        match self.exchange(Method::Get, None, within, most).await? {
-            (200, body) => Ok(body),
-            (code, _) => Err(Error::Url { text: self.text.clone(), reason: format!("it answers {code}") }),
+    /// [`Error::Connect`], [`Error::ConnectTimeout`], and [`Error::Answer`] if it is neither.
+    pub async fn get(&self, within: Duration, most: usize, tag: Option<&str>) -> Result<Option<Fetched>> {
+        let request =
+            tag.iter().fold(self.request("GET"), |request, tag| request.header(IF_NONE_MATCH, *tag));
+        let answer = self.exchange(request, Vec::new(), within, most).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_MODIFIED if tag.is_some() => return Ok(None),
+            _ => return Err(self.refused(&answer)),
         }
+        let text = |name| answer.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let directives = text(CACHE_CONTROL).into_iter().flat_map(|value| value.split(','));
+        let mut ages = directives.filter_map(|one| one.trim().strip_prefix("max-age=")?.parse().ok());
+        let fresh_for = ages.next().map(Duration::from_secs);
+        let tag = text(ETAG).map(str::to_owned);
+        Ok(Some(Fetched { fresh_for, tag, body: answer.into_body() }))
     }
 
-    /// The answer's code, and the first `most` bytes of its body if it is 200.
+    fn request(&self, method: &str) -> Builder {
+        Request::builder()
+            .method(method)
+            .uri(&self.path)
+            .header(HOST, &self.authority)
+            .header(CONNECTION, "close")
+    }
+
+    fn refused(&self, answer: &Response<Vec<u8>>) -> Error {
+        Error::Answer { url: self.text.clone(), code: answer.status().as_u16() }
+    }
+
+    /// The answer, with its body if it is 200 and `most` is not 0.
     async fn exchange(
         &self,
-        method: Method,
-        json: Option<String>,
+        request: Builder,
+        body: Vec<u8>,
         within: Duration,
         most: usize,
-    ) -> Result<(u16, Vec<u8>)> {
+    ) -> Result<Response<Vec<u8>>> {
         let failed = |source: io::Error| Error::Connect { target: self.endpoint.clone(), source };
+        let request = request.body(Full::new(Bytes::from(body)));
+        let request = request.map_err(|e| failed(io::Error::other(e)))?;
         let stream = self.endpoint.connect(within).await?;
         let exchange = async {
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-            let request = Request::builder()
-                .method(match method {
-                    Method::Get => "GET",
-                    Method::Post => "POST",
-                })
-                .uri(&self.path)
-                .header("host", &self.authority)
-                .header("content-type", "application/json")
-                .header("connection", "close")
-                .body(Full::new(Bytes::from(json.unwrap_or_default())))
-                .map_err(io::Error::other)?;
             let answer = async {
                 let answer = sender.send_request(request).await.map_err(io::Error::other)?;
-                let code = answer.status().as_u16();
-                if code != 200 || most == 0 {
-                    return Ok((code, Vec::new()));
+                let (head, body) = answer.into_parts();
+                if head.status != StatusCode::OK || most == 0 {
+                    return Ok(Response::from_parts(head, Vec::new()));
                 }
-                let body =
-                    Limited::new(answer.into_body(), most).collect().await.map_err(io::Error::other)?;
-                Ok((code, body.to_bytes().to_vec()))
+                let body = Limited::new(body, most).collect().await.map_err(io::Error::other)?;
+                Ok(Response::from_parts(head, body.to_bytes().to_vec()))
             };
             // The connection has to be driven while the answer is awaited, and may end with it.
             let (answer, ended) = tokio::join!(answer, async { connection.await.map_err(io::Error::other) });

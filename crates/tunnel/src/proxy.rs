@@ -65,15 +65,17 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
-    /// Connects to `host` at `port` through the proxy.
-    pub(crate) async fn connect(&self, host: &str, port: u16, within: Duration) -> Result<Stream> {
-        let target = Endpoint::Tcp { host: host.to_owned(), port };
+    /// Connects to `target` through the proxy; to one that is no TCP address, past it.
+    pub(crate) async fn connect(&self, target: &Endpoint, within: Duration) -> Result<Stream> {
+        let Endpoint::Tcp { host, port } = target else {
+            return target.connect(within).await;
+        };
         let until = Instant::now() + within;
         let mut stream = self.endpoint.connect(within).await?;
         let agreed = async {
             match self.kind {
-                Kind::Http => http_connect(&mut stream, &target).await,
-                Kind::Socks5 => socks5_connect(&mut stream, host, port).await,
+                Kind::Http => http_connect(&mut stream, target).await,
+                Kind::Socks5 => socks5_connect(&mut stream, host, *port).await,
             }
         };
         let failed =

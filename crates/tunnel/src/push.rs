@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::http::{HttpUrl, Method};
+use crate::http::HttpUrl;
 use crate::{Endpoint, Error, Metrics, Result};
 
 /// How long one delivery may take.
@@ -63,9 +63,6 @@ impl Push {
     async fn to_url(&self, metrics: &Metrics) -> Result<()> {
         let Some(url) = &self.url else { return Ok(()) };
         let json = metrics.json(&self.prefix, &self.hostname).to_string();
-        match url.request(Method::Post, Some(json), PATIENCE).await? {
-            200..=299 => Ok(()),
-            code => Err(Error::Url { text: url.to_string(), reason: format!("it answers {code}") }),
-        }
+        url.post_json(json, PATIENCE).await
     }
 }

@@ -1,15 +1,16 @@
 //! One connection through a tunnel: its bytes, and its line in the log.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use enclasp_tls::{Error as TlsError, Evidence, Handshake, explain};
+use enclasp_tls::{Error as TlsError, Evidence, Handshake, Server, explain};
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use crate::endpoint::Stream;
@@ -58,15 +59,18 @@ impl Relay {
         Self { ends, line: Line::new(evidence, started) }
     }
 
-    /// Carries bytes both ways until both ways have ended, or the time of one of `limits` is over;
-    /// the end of one way is passed on at once. Logs how it went.
-    pub(crate) async fn run(self, limits: &Limits, counted: &Counted) {
+    /// Carries bytes both ways until both ways have ended, the time of one of `limits` is over, or
+    /// `recheck` finds the peer revoked; the end of one way is passed on at once. Logs how it went.
+    pub(crate) async fn run(self, limits: &Limits, mut recheck: Option<Recheck>, counted: &Counted) {
         let Self { mut ends, line } = self;
         let ended = match ends.begin() {
             Ok(()) => {
                 let mut time = Time::new(limits);
                 poll_fn(|cx| match ends.poll(cx) {
-                    Poll::Pending => time.poll(&ends, cx).map(|why| Err(Broken::Time(why))),
+                    Poll::Pending => match recheck.as_mut().map(|recheck| recheck.poll(&ends, cx)) {
+                        Some(Poll::Ready(())) => Poll::Ready(Err(Broken::Revoked)),
+                        Some(Poll::Pending) | None => time.poll(&ends, cx).map(|why| Err(Broken::Time(why))),
+                    },
                     ended => ended,
                 })
                 .await
@@ -118,6 +122,35 @@ impl Time {
     }
 }
 
+/// Whether the client of an open connection has been revoked, looked up whenever what connections are
+/// accepted with has changed.
+pub(crate) struct Recheck(Pin<Box<dyn Future<Output = watch::Receiver<Server>> + Send>>);
+
+impl Recheck {
+    /// `server` has seen what the connection was accepted with.
+    pub(crate) fn new(mut server: watch::Receiver<Server>) -> Self {
+        Self(Box::pin(async move {
+            if server.changed().await.is_err() {
+                // The tunnel takes nobody new, and nothing changes any more.
+                pending().await
+            }
+            server
+        }))
+    }
+
+    /// Ready when it has.
+    fn poll(&mut self, ends: &Ends, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let server = std::task::ready!(self.0.as_mut().poll(cx));
+            let now = server.borrow().clone();
+            if ends.tls.peer_certificates().is_some_and(|chain| now.has_revoked(chain)) {
+                return Poll::Ready(());
+            }
+            *self = Self::new(server);
+        }
+    }
+}
+
 /// The two ends of a connection.
 struct Ends {
     tls: Box<Connection>,
@@ -154,6 +187,8 @@ enum Broken {
     Plain(io::Error),
     /// Neither: its time is over, for this reason.
     Time(&'static str),
+    /// Neither: the peer's certificate was revoked.
+    Revoked,
 }
 
 type Outcome<T> = Result<T, Broken>;
@@ -406,6 +441,7 @@ impl Line {
         let end = match ended {
             Ok(()) => None,
             Err(Broken::Time(reason)) => Some(reason.to_owned()),
+            Err(Broken::Revoked) => Some("the client's certificate was revoked".to_owned()),
             Err(Broken::Plain(error)) => Some(format!("the plain side failed: {error}")),
             Err(Broken::Secure(error)) => match explain(error, evidence) {
                 refused @ (TlsError::Refused { .. } | TlsError::CertificateDemanded { .. }) => {

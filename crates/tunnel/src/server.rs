@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::current::Current;
 use crate::endpoint::{Peer, Stream};
 use crate::metrics::Counted;
-use crate::relay::{Relay, refusal};
+use crate::relay::{Recheck, Relay, refusal};
 use crate::serve::Front;
 use crate::turns::Turns;
 use crate::{Bound, Endpoint, Error, Limits, Metrics, Observer, ProxyProtocol, Result};
@@ -29,6 +29,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Whether, and how, the target is told who connected.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whether open connections end whose client has been revoked, as the TLS server in use knows.
+    pub drop_revoked: bool,
     /// Where connections are counted.
     pub metrics: Metrics,
     /// Is shown the evidence of every handshake.
@@ -39,7 +41,8 @@ impl ServerConfig {
     /// With the limits of [`Limits::default`] and nothing else.
     pub fn new(listen: Bound, target: Endpoint, tls: Server) -> Self {
         let (limits, metrics) = (Limits::default(), Metrics::default());
-        Self { listen, target, tls, limits, proxy_protocol: None, metrics, observer: None }
+        let (proxy_protocol, drop_revoked, observer) = (None, false, None);
+        Self { listen, target, tls, limits, proxy_protocol, drop_revoked, metrics, observer }
     }
 }
 
@@ -56,6 +59,7 @@ struct Tunnel {
     limits: Limits,
     handshakes: Turns,
     proxy_protocol: Option<ProxyProtocol>,
+    drop_revoked: bool,
     metrics: Metrics,
     observer: Option<Observer>,
 }
@@ -67,12 +71,14 @@ impl ServerTunnel {
     /// [`Endpoint`](crate::Error::Endpoint) if the target cannot be one,
     /// [`Threads`](crate::Error::Threads) if the threads cannot be started.
     pub fn new(config: ServerConfig) -> Result<Self> {
-        let ServerConfig { listen, target, tls, limits, proxy_protocol, metrics, observer } = config;
+        let ServerConfig { listen, target, tls, limits, proxy_protocol, drop_revoked, metrics, observer } =
+            config;
         target.as_target()?;
         let tls = Current::new(tls);
         let front = Front::new(listen, limits.clone())?;
         let handshakes = Turns::new(limits.max_handshakes, limits.max_handshakes_of_source);
-        let tunnel = Tunnel { tls, target, limits, handshakes, proxy_protocol, metrics, observer };
+        let tunnel =
+            Tunnel { tls, target, limits, handshakes, proxy_protocol, drop_revoked, metrics, observer };
         Ok(Self { front, tunnel: Arc::new(tunnel) })
     }
 
@@ -106,21 +112,28 @@ impl Tunnel {
         let counted = self.metrics.connection();
         // What it takes to begin is boxed, since an open connection needs far less.
         let established = Box::pin(self.establish(stream, peer, &counted)).await;
-        let relay = established.inspect_err(|error| counted.refused(error))?;
-        relay.run(&self.limits, &counted).await;
+        let (relay, recheck) = established.inspect_err(|error| counted.refused(error))?;
+        relay.run(&self.limits, recheck, &counted).await;
         Ok(())
     }
 
-    async fn establish(&self, mut stream: Stream, peer: &Peer, counted: &Counted) -> Result<Relay> {
+    async fn establish(
+        &self,
+        mut stream: Stream,
+        peer: &Peer,
+        counted: &Counted,
+    ) -> Result<(Relay, Option<Recheck>)> {
         let started = Instant::now();
         let after = self.limits.silence_timeout;
         // An error is for the handshake to meet.
         if timeout(after, poll_fn(|cx| stream.poll_readable(cx))).await.is_err() {
             return Err(Error::Silence { peer: peer.name.clone(), after });
         }
-        let accepted = {
+        let (accepted, recheck) = {
             let _turn = self.handshakes.take(peer.source).await;
-            self.tls.get().handshake(&mut stream, &peer.name).await
+            let (tls, later) = self.tls.watch();
+            let recheck = self.drop_revoked.then(|| Recheck::new(later));
+            (tls.handshake(&mut stream, &peer.name).await, recheck)
         };
         let (mut tls, evidence) = accepted?;
         counted.established();
@@ -138,7 +151,7 @@ impl Tunnel {
             Ok(plain)
         };
         match connected.await {
-            Ok(plain) => Ok(Relay::new(tls, stream, plain, evidence, started)),
+            Ok(plain) => Ok((Relay::new(tls, stream, plain, evidence, started), recheck)),
             Err(error) => {
                 close(&mut tls, &mut stream).await;
                 Err(error)

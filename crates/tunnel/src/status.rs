@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::current::Current;
@@ -176,10 +177,14 @@ impl Shown {
 
     /// Of one tunnel, its report; of several, a summary with the reports below it.
     async fn status(&self) -> (StatusCode, Value) {
-        let mut reports = Vec::new();
-        for tunnel in &self.tunnels.get() {
-            reports.push(tunnel.report().await);
+        // Targets that do not answer are waited for together.
+        let mut asked = JoinSet::new();
+        for (index, tunnel) in self.tunnels.get().into_iter().enumerate() {
+            asked.spawn(async move { (index, tunnel.report().await) });
         }
+        let mut reports = asked.join_all().await;
+        reports.sort_by_key(|(index, _)| *index);
+        let reports: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
         let ok = reports.iter().all(|report| report.ok);
         let mut status = match reports.as_slice() {
             [report] => json!(report),

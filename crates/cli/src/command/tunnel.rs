@@ -5,6 +5,7 @@ mod agents;
 mod config;
 mod flags;
 mod fleet;
+mod lists;
 mod manager;
 mod plan;
 mod process;

@@ -59,6 +59,9 @@ pub(super) struct ServerFlags {
     /// client's certificate).
     #[arg(long, value_name = "MODE")]
     proxy_protocol_mode: Option<ProxyProtocol>,
+    /// When a list of revoked certificates names the client of an open connection, end it.
+    #[arg(long)]
+    drop_revoked: bool,
     /// Ask here whether the target is well: a URL that answers 200 [default: connecting is enough].
     #[arg(long, value_name = "URL")]
     target_status: Option<HttpUrl>,
@@ -252,7 +255,11 @@ impl ServerFlags {
         })?;
         let mode = self.proxy_protocol_mode.or(self.proxy_protocol.then_some(ProxyProtocol::Conn));
         let check = self.target_status.map_or(TargetCheck::Connect, TargetCheck::Http);
-        let side = Side::Server { access, proxy_protocol: mode, check };
+        if self.drop_revoked && self.common.revocation.sources().is_empty() {
+            return Err(Failure::usage("--drop-revoked needs a list of revoked certificates")
+                .hint("name one with --crl FILE|URL"));
+        }
+        let side = Side::Server { access, proxy_protocol: mode, check, drop_revoked: self.drop_revoked };
         self.common.plan(self.listen, self.target, source, side)
     }
 }
@@ -364,7 +371,7 @@ impl Common {
                 max_connections,
                 ..Limits::default()
             },
-            timed_reload: self.timed_reload.and_then(some).into_iter().chain(self.revocation.refresh()).min(),
+            timed_reload: self.timed_reload.and_then(some),
             revocation: self.revocation,
             skip_resolve: self.skip_resolve,
         })

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::agents::Agents;
-use super::plan::{Material, Plan, Side, Stamp, Tls};
+use super::lists::Lists;
+use super::plan::{Material, Parts, Plan, Side, Stamp, Tls};
 use super::reload::{InUse, Presented, Reload};
 use super::told;
 use crate::args::Global;
@@ -36,6 +37,7 @@ struct Afloat {
     listen: Endpoint,
     /// For its successor.
     bound: Bound,
+    lists: Arc<Lists>,
     health: Health,
     /// Tells it to take nobody new.
     stop: watch::Sender<bool>,
@@ -50,7 +52,8 @@ struct Prepared {
     bound: Bound,
     identity: Presented,
     stamp: Stamp,
-    credential: Option<Credential>,
+    parts: Parts,
+    lists: Arc<Lists>,
 }
 
 impl Fleet {
@@ -73,22 +76,28 @@ impl Fleet {
     /// The first failure; nothing is left of the others then.
     pub(super) async fn prepare(&self, plans: Vec<Plan>) -> Outcome<Ready> {
         let mut prepared = Vec::new();
+        let lists_before: Vec<_> = self.afloat.iter().map(|afloat| afloat.lists.clone()).collect();
         for plan in plans {
             plan.resolve().await?;
             let plan = Arc::new(plan);
-            let Material { tls, identity, stamp } = {
-                let (plan, agents) = (plan.clone(), self.agents.clone());
-                command::blocking(move || plan.load(&agents)).await?
+            let lists = Lists::open(&plan.revocation, &lists_before).await?;
+            let (Material { parts, identity, stamp }, tls) = {
+                let (plan, agents, revocation) = (plan.clone(), self.agents.clone(), lists.revocation());
+                command::blocking(move || {
+                    let material = plan.load(&agents)?;
+                    let tls = material.parts.tls(revocation)?;
+                    Ok((material, tls))
+                })
+                .await?
             };
             let bound = match self.afloat.iter().find(|afloat| afloat.listen == plan.listen) {
                 Some(before) => before.bound.try_clone()?,
                 None => Bound::listen(&plan.listen).await?,
             };
             let identity = Presented::new(identity);
-            let credential = tls.credential().cloned();
             let listen = bound.try_clone()?;
             let tunnel = Tunnel::new(&plan, listen, tls, self.metrics.clone(), &identity, &self.agents)?;
-            prepared.push(Prepared { plan, tunnel, bound, identity, stamp, credential });
+            prepared.push(Prepared { plan, tunnel, bound, identity, stamp, parts, lists });
         }
         Ok(Ready(prepared))
     }
@@ -98,10 +107,10 @@ impl Fleet {
         let mut status = self.status_tls.clone();
         let mut afloat = Vec::new();
         for prepared in ready.0 {
-            let Prepared { plan, tunnel, bound, identity, stamp, credential } = prepared;
+            let Prepared { plan, tunnel, bound, identity, stamp, parts, lists } = prepared;
             // The first certificate is the status's.
-            let status = credential.as_ref().and_then(|_| status.take());
-            if let (Some(status), Some(credential)) = (&status, &credential) {
+            let status = parts.credential().and_then(|_| status.take());
+            if let (Some(status), Some(credential)) = (&status, parts.credential()) {
                 show(status, credential);
             }
             let health = Health::new(bound.at().clone(), plan.target.clone(), plan.side.check());
@@ -111,17 +120,22 @@ impl Fleet {
                 plan: plan.clone(),
                 in_use: tunnel.in_use(),
                 stamp,
+                parts,
+                lists: lists.clone(),
+                newer_lists: lists.changes(),
                 identity,
                 health: health.clone(),
                 status,
                 asked: self.asked.clone(),
             };
-            afloat.push(Afloat { listen: plan.listen.clone(), bound, health, stop });
+            let follow_lists = lists.clone().follow(health.clone(), self.asked.clone());
+            afloat.push(Afloat { listen: plan.listen.clone(), bound, lists, health, stop });
             self.running.spawn(async move {
                 let run = tunnel.run(told(stopped));
                 tokio::select! {
                     () = run => {}
                     () = reload.run() => {}
+                    () = follow_lists => {}
                 }
             });
         }
@@ -156,7 +170,7 @@ pub(super) fn show(status: &Current<Server>, credential: &Credential) {
 impl Ready {
     /// The first certificate that one of them presents.
     pub(super) fn credential(&self) -> Option<&Credential> {
-        self.0.iter().find_map(|prepared| prepared.credential.as_ref())
+        self.0.iter().find_map(|prepared| prepared.parts.credential())
     }
 
     /// Says where they listen.
@@ -199,8 +213,17 @@ impl Tunnel {
         let observer = identity.observer(agents);
         Ok(match tls {
             Tls::Server(tls) => {
-                let proxy_protocol = plan.side.proxy_protocol();
-                let config = ServerConfig { listen, target, tls, limits, proxy_protocol, metrics, observer };
+                let (proxy_protocol, drop_revoked) = plan.side.of_server();
+                let config = ServerConfig {
+                    listen,
+                    target,
+                    tls,
+                    limits,
+                    proxy_protocol,
+                    drop_revoked,
+                    metrics,
+                    observer,
+                };
                 Self::Server(ServerTunnel::new(config)?)
             }
             Tls::Client(tls) => {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use enclasp_identity::Identity;
-use enclasp_tls::{Access, Client, Clients, Credential, Options, Server, Servers};
+use enclasp_tls::{Access, Client, Clients, Credential, Options, Revocation, Server, Servers};
 use enclasp_tunnel::{Endpoint, Limits, Proxy, ProxyProtocol, TargetCheck};
 use rustls_pki_types::CertificateDer;
 
@@ -38,6 +38,8 @@ pub(super) enum Side {
         access: Option<Access>,
         proxy_protocol: Option<ProxyProtocol>,
         check: TargetCheck,
+        /// Whether open connections of clients that were revoked end.
+        drop_revoked: bool,
     },
     Client {
         servers: Access,
@@ -47,11 +49,12 @@ pub(super) enum Side {
 }
 
 impl Side {
-    /// Whether, and how, a server tunnel tells its target who connected.
-    pub(super) fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+    /// Whether, and how, a server tunnel tells its target who connected, and whether it ends the
+    /// connections of clients that were revoked.
+    pub(super) fn of_server(&self) -> (Option<ProxyProtocol>, bool) {
         match self {
-            Self::Server { proxy_protocol, .. } => *proxy_protocol,
-            Self::Client { .. } => None,
+            Self::Server { proxy_protocol, drop_revoked, .. } => (*proxy_protocol, *drop_revoked),
+            Self::Client { .. } => (None, false),
         }
     }
 
@@ -59,7 +62,8 @@ impl Side {
     pub(super) fn check(&self) -> TargetCheck {
         match self {
             Self::Server { check, .. } => check.clone(),
-            Self::Client { .. } => TargetCheck::Connect,
+            Self::Client { proxy: Some(proxy), .. } => TargetCheck::Through(proxy.clone()),
+            Self::Client { proxy: None, .. } => TargetCheck::Connect,
         }
     }
 
@@ -78,19 +82,45 @@ pub(super) enum Tls {
     Client(Client),
 }
 
-impl Tls {
+/// What makes a [`Tls`], but for the lists of revoked certificates.
+#[derive(Clone)]
+pub(super) enum Parts {
+    /// Where clients are asked for no certificate, there is nothing to look up.
+    Anonymous(Server),
+    Server(Credential, Clients, Options),
+    Client(Option<Credential>, Servers, Options),
+}
+
+impl Parts {
+    /// With these lists. Reading them may take a while.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub(super) fn tls(&self, revocation: Revocation) -> Outcome<Tls> {
+        Ok(match self.clone() {
+            Self::Anonymous(server) => Tls::Server(server),
+            Self::Server(credential, clients, options) => {
+                Tls::Server(Server::new(credential, Clients { revocation, ..clients }, options)?)
+            }
+            Self::Client(credential, servers, options) => {
+                Tls::Client(Client::to(Servers { revocation, ..servers }, credential, options)?)
+            }
+        })
+    }
+
     /// What is presented.
     pub(super) fn credential(&self) -> Option<&Credential> {
         match self {
-            Self::Server(server) => Some(server.credential()),
-            Self::Client(client) => client.credential(),
+            Self::Anonymous(server) => Some(server.credential()),
+            Self::Server(credential, ..) => Some(credential),
+            Self::Client(credential, ..) => credential.as_ref(),
         }
     }
 }
 
 /// What was read for a plan, and when it was.
 pub(super) struct Material {
-    pub(super) tls: Tls,
+    pub(super) parts: Parts,
     /// The identity that is presented.
     pub(super) identity: Option<Identity>,
     /// What it was read from.
@@ -106,7 +136,7 @@ pub(super) struct Stamp {
 }
 
 #[derive(Clone, PartialEq)]
-struct FileStamp {
+pub(super) struct FileStamp {
     modified: Option<SystemTime>,
     length: u64,
     inode: u64,
@@ -122,33 +152,30 @@ impl Plan {
         let files = self.file_stamps();
         let Loaded { credential, roots, identity } = self.source.load(agents)?;
         let options = self.options.clone();
-        let tls = match &self.side {
+        let revocation = Revocation::default();
+        let parts = match &self.side {
             Side::Server { access, .. } => {
                 let credential = credential.ok_or_else(|| Failure::new("a server needs a certificate"))?;
-                Tls::Server(match access {
-                    None => Server::anonymous(credential, options)?,
+                match access {
+                    None => Parts::Anonymous(Server::anonymous(credential, options)?),
                     Some(access) => {
                         let clients = Clients {
                             roots: self.roots(roots, "clients are")?,
                             certificate_demanded: true,
                             server_certificates: false,
                             access: access.clone(),
-                            revocation: self.revocation.load()?,
+                            revocation,
                         };
-                        Server::new(credential, clients, options)?
+                        Parts::Server(credential, clients, options)
                     }
-                })
+                }
             }
             Side::Client { servers, .. } => {
-                let servers = Servers {
-                    roots: self.roots(roots, "the server is")?,
-                    access: servers.clone(),
-                    revocation: self.revocation.load()?,
-                };
-                Tls::Client(Client::to(servers, credential, options)?)
+                let (roots, access) = (self.roots(roots, "the server is")?, servers.clone());
+                Parts::Client(credential, Servers { roots, access, revocation }, options)
             }
         };
-        Ok(Material { tls, stamp: Stamp { files, identity: identity.clone() }, identity })
+        Ok(Material { parts, stamp: Stamp { files, identity: identity.clone() }, identity })
     }
 
     /// Whether it presents a certificate.
@@ -198,15 +225,13 @@ impl Plan {
     }
 
     fn file_stamps(&self) -> Vec<Option<FileStamp>> {
-        let files = self.source.files().into_iter().chain(self.cacert.as_deref());
-        let files = files.chain(self.revocation.files().map(PathBuf::as_path));
-        files.map(FileStamp::of).collect()
+        self.source.files().into_iter().chain(self.cacert.as_deref()).map(FileStamp::of).collect()
     }
 }
 
 impl FileStamp {
     /// None if there is no such file.
-    fn of(path: &Path) -> Option<Self> {
+    pub(super) fn of(path: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
         let metadata = std::fs::metadata(path).ok()?;
         Some(Self { modified: metadata.modified().ok(), length: metadata.len(), inode: metadata.ino() })

@@ -85,6 +85,11 @@ impl Process {
             _ if self.metrics_interval.is_zero() => {
                 Err(Failure::usage("--metrics-interval is 0").hint("for example 30s"))
             }
+            _ if !is_metric_name(&self.metrics_prefix) => {
+                let said = format!("--metrics-prefix `{}` cannot begin a name", self.metrics_prefix);
+                Err(Failure::usage(said)
+                    .hint("it is made of letters, digits, `.`, `_` and `-`, and begins with a letter"))
+            }
             _ => Ok(()),
         }
     }
@@ -128,6 +133,12 @@ impl Process {
             hostname: hostname(),
         }
     }
+}
+
+/// Whether Graphite and Prometheus can both take it, as it is or with `_` for what they do not have.
+fn is_metric_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
 fn hostname() -> String {

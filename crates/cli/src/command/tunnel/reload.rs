@@ -11,17 +11,29 @@ use tokio::time::{Instant, sleep};
 
 use super::agents::Agents;
 use super::fleet::show;
-use super::plan::{Material, Plan, Stamp, Tls};
+use super::lists::Lists;
+use super::plan::{Material, Parts, Plan, Stamp, Tls};
 use crate::failure::{Failure, Outcome};
 use crate::{command, session};
 
 /// How often a running tunnel looks whether anything changed.
-const LOOK: Duration = Duration::from_secs(2);
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 /// What new connections of a running tunnel are made with.
 pub(super) enum InUse {
     Server(Current<Server>),
     Client(Current<Client>),
+}
+
+impl InUse {
+    fn replace(&self, tls: Tls) {
+        match (self, tls) {
+            (Self::Server(current), Tls::Server(server)) => current.replace(server),
+            (Self::Client(current), Tls::Client(client)) => current.replace(client),
+            // A plan does not change its side.
+            _ => {}
+        }
+    }
 }
 
 /// Keeps a running tunnel up to date.
@@ -30,6 +42,11 @@ pub(super) struct Reload {
     pub(super) plan: Arc<Plan>,
     pub(super) in_use: InUse,
     pub(super) stamp: Stamp,
+    /// What `in_use` is made of, and the lists that it looks certificates up in.
+    pub(super) parts: Parts,
+    pub(super) lists: Arc<Lists>,
+    /// Changes when there are newer ones.
+    pub(super) newer_lists: watch::Receiver<()>,
     pub(super) identity: Presented,
     pub(super) health: Health,
     /// What the status presents, if it is this tunnel's certificate.
@@ -52,6 +69,10 @@ impl Reload {
                     Ok(()) => true,
                     Err(_) => return,
                 },
+                Ok(()) = self.newer_lists.changed() => {
+                    self.use_newer_lists().await;
+                    continue;
+                }
             };
             let due = self.plan.timed_reload.is_some_and(|every| last.elapsed() >= every);
             let loaded = self.load_if(asked || due).await;
@@ -76,18 +97,38 @@ impl Reload {
         }
     }
 
-    async fn load_if(&self, anyway: bool) -> Outcome<Option<Material>> {
+    async fn load_if(&self, anyway: bool) -> Outcome<Option<(Material, Tls)>> {
         let (plan, agents, stamp) = (self.plan.clone(), self.agents.clone(), self.stamp.clone());
+        let lists = self.lists.clone();
         command::blocking(move || match anyway || plan.has_changed(&stamp, &agents)? {
-            true => plan.load(&agents).map(Some),
+            true => {
+                let material = plan.load(&agents)?;
+                let tls = material.parts.tls(lists.revocation())?;
+                Ok(Some((material, tls)))
+            }
             false => Ok(None),
         })
         .await
     }
 
-    fn take(&mut self, material: Material) {
-        let Material { tls, identity, stamp } = material;
-        let presented = tls.credential();
+    /// Has new connections looked up in the lists as they are now.
+    async fn use_newer_lists(&self) {
+        let (parts, lists) = (self.parts.clone(), self.lists.clone());
+        match command::blocking(move || parts.tls(lists.revocation())).await {
+            Ok(tls) => {
+                self.in_use.replace(tls);
+                tracing::info!(listen = %self.plan.listen, "new connections are looked up in the newer lists");
+            }
+            Err(failure) => {
+                let cause = failure.message();
+                tracing::warn!(listen = %self.plan.listen, %cause, "cannot use newer lists of revoked certificates");
+            }
+        }
+    }
+
+    fn take(&mut self, (material, tls): (Material, Tls)) {
+        let Material { parts, identity, stamp } = material;
+        let presented = parts.credential();
         if let (Some(status), Some(credential)) = (&self.status, presented) {
             show(status, credential);
         }
@@ -100,14 +141,10 @@ impl Reload {
             software = presented.map(|credential| credential.is_software()),
             "{message}; new connections use it"
         );
-        match (&self.in_use, tls) {
-            (InUse::Server(current), Tls::Server(server)) => current.replace(server),
-            (InUse::Client(current), Tls::Client(client)) => current.replace(client),
-            // A plan does not change its side.
-            _ => return,
-        }
+        self.in_use.replace(tls);
         self.health.reloaded();
         self.stamp = stamp;
+        self.parts = parts;
         self.identity.set(identity);
     }
 }
