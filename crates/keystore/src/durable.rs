@@ -1,8 +1,11 @@
 //! Files that change as a whole and stay changed (invariant 6).
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+#[cfg_attr(unix, path = "durable/unix.rs")]
+#[cfg_attr(windows, path = "durable/windows.rs")]
+mod system;
+
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,7 +41,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> Result<bool> {
 fn write_new(path: &Path, bytes: &[u8], publish: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     let temporary = temporary_beside(path);
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = system::private_file().open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         publish(&temporary)?;
@@ -92,26 +95,13 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 /// user, and others may have no access to it: it may serve them for something else, so it is closed
 /// only if it is empty. Half-written files that a crash left behind are removed.
 ///
+/// On Windows, who may read a new folder is inherited from the one above, which in a user's profile
+/// is that user.
+///
 /// # Errors
 /// [`Error::OpenFolder`], [`Error::Storage`].
 pub fn private_folder(path: &Path) -> Result<()> {
-    let failed = |e: io::Error| storage("make the folder", path, &e);
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-    let metadata = fs::metadata(path).map_err(failed)?;
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(Error::Storage {
-            operation: "use the folder".into(),
-            path: path.display().to_string(),
-            reason: format!("it belongs to user {}, not to this one", metadata.uid()),
-        });
-    }
-    if metadata.mode() & 0o077 != 0 {
-        if fs::read_dir(path).map_err(failed)?.next().is_some() {
-            let mode = metadata.mode() & 0o7777;
-            return Err(Error::OpenFolder { path: path.display().to_string(), mode });
-        }
-        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
-    }
+    system::private_folder(path)?;
     sweep(path);
     Ok(())
 }
@@ -144,10 +134,8 @@ fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => File::open(".")?.sync_all(),
-    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    system::sync_folder(parent.unwrap_or(Path::new(".")))
 }
 
 fn storage(operation: &str, path: &Path, error: &io::Error) -> Error {
@@ -158,8 +146,11 @@ fn storage(operation: &str, path: &Path, error: &io::Error) -> Error {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     #[test]

@@ -100,6 +100,26 @@ pub fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>> {
     spki(RSA_ENCRYPTION, Some(AnyRef::NULL), &key)
 }
 
+/// The same of a DER `RSAPublicKey` (RFC 8017 appendix A.1.1).
+///
+/// # Errors
+/// [`Error::PublicKey`] if it is none.
+pub fn rsa_spki_of_public_key(der: &[u8]) -> Result<Vec<u8>> {
+    let key = RsaPublicKey::from_der(der)
+        .map_err(|e| Error::PublicKey { reason: format!("not an RSAPublicKey: {e}") })?;
+    rsa_spki(key.modulus.as_bytes(), key.exponent.as_bytes())
+}
+
+/// What the BIT STRING of a DER SubjectPublicKeyInfo holds: a point, or a DER `RSAPublicKey`.
+///
+/// # Errors
+/// [`Error::PublicKey`] if it cannot be read.
+pub fn public_bits(spki: &[u8]) -> Result<&[u8]> {
+    let parsed = spki::SubjectPublicKeyInfoRef::from_der(spki)
+        .map_err(|e| Error::PublicKey { reason: format!("not a SubjectPublicKeyInfo: {e}") })?;
+    Ok(parsed.subject_public_key.raw_bytes())
+}
+
 /// What a public key consists of, as hardware wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicParts {
@@ -257,5 +277,8 @@ mod tests {
             Ok(PublicParts::Curve { oid, point })
         );
         assert!(public_parts(&rsa[1..]).is_err());
+        let bare = public_bits(&rsa).unwrap();
+        assert_eq!(rsa_spki_of_public_key(bare), Ok(rsa.clone()));
+        assert!(rsa_spki_of_public_key(&bare[1..]).is_err());
     }
 }

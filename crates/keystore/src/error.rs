@@ -115,6 +115,12 @@ impl Error {
             Self::Locked { key, .. } if key.starts_with("pkcs11:") => {
                 "the token's own tool sets or unblocks its PIN, with the SO PIN or PUK".into()
             }
+            #[cfg(any(target_vendor = "apple", test))]
+            Self::Denied { key, reason, .. } | Self::Locked { key, reason, .. }
+                if key.starts_with("apple:") =>
+            {
+                crate::apple::hint(reason)?.into()
+            }
             Self::Locked { .. } => return None,
             Self::Protection { fault, .. } => fault.hint().into(),
             Self::Denied { key, reason, .. } if reason.contains("PIN") && !key.starts_with("soft:") => {
@@ -138,7 +144,9 @@ impl Error {
             Self::PublicKey { .. } => "P-256, P-384, Ed25519 and RSA keys are supported".into(),
             Self::PrivateKey { .. } => "the key must be PKCS#8, of type P-256, P-384, Ed25519 or RSA".into(),
             Self::Uri { .. } => {
-                "a key URI looks like soft:name=web, tpm:name=web or pkcs11:token=TOKEN;object=web".into()
+                "a key URI looks like soft:name=web, tpm:name=web, pkcs11:token=TOKEN;object=web, \
+                 apple:label=web or windows:name=web"
+                    .into()
             }
             Self::Unavailable { at, .. } if at.starts_with("tpm:tcti=tabrmd") => {
                 "`systemctl status tpm2-abrmd` shows whether the resource manager runs".into()
@@ -153,6 +161,11 @@ impl Error {
             ),
             Self::Unavailable { at, .. } if at.starts_with("tpm:") => {
                 "a URI without `tcti=` means the machine's own TPM; a resource manager's is tcti=tabrmd"
+                    .into()
+            }
+            Self::Unavailable { at, .. } if at.starts_with("apple:") => return None,
+            Self::Unavailable { at, .. } if at.starts_with("windows:") => {
+                "`certutil -csplist` shows the providers there are; platform needs a TPM, smartcard a card"
                     .into()
             }
             Self::Unavailable { at, .. } if at.starts_with("pkcs11:") => {
@@ -173,6 +186,9 @@ impl Error {
                 "the agent and this program differ in version: stop the agent and try again".into()
             }
             Self::WrongPin { .. } => "give the right one; each wrong one counts".into(),
+            Self::Ambiguous { key, .. } if key.starts_with("apple:") => {
+                "give the others another name in Keychain Access: only one may have this label".into()
+            }
             Self::Ambiguous { .. } => "add attributes until only one fits: `serial`, `object` or `id`".into(),
         })
     }

@@ -1,10 +1,6 @@
-//! What every backend asks of an input before it signs, and hashing for hardware that wants a digest.
+//! What every backend asks of an input before it signs.
 
-use std::borrow::Cow;
-
-use aws_lc_rs::digest::{self, SHA256, SHA384, SHA512};
-
-use crate::{Error, Hash, Input, KeyInfo, Result, Scheme};
+use crate::{Error, Input, KeyInfo, Result, Scheme};
 
 /// Refuses a scheme of another key type, and a digest that is not of the scheme's hash.
 pub(crate) fn check(key: &KeyInfo, scheme: Scheme, input: Input<'_>) -> Result<()> {
@@ -21,22 +17,5 @@ pub(crate) fn check(key: &KeyInfo, scheme: Scheme, input: Input<'_>) -> Result<(
             unsupported(format!("{scheme} takes a digest of {right} bytes, not {wrong}"))
         }
         _ => Ok(()),
-    }
-}
-
-/// The digest of the input: it, or that of the message.
-pub(crate) fn digest(hash: Hash, input: Input<'_>) -> Cow<'_, [u8]> {
-    match input {
-        Input::Message(message) => digest::digest(aws_hash(hash), message).as_ref().to_vec().into(),
-        Input::Digest(digest) => digest.into(),
-    }
-}
-
-/// The hash as aws-lc-rs names it.
-pub(crate) fn aws_hash(hash: Hash) -> &'static digest::Algorithm {
-    match hash {
-        Hash::Sha256 => &SHA256,
-        Hash::Sha384 => &SHA384,
-        Hash::Sha512 => &SHA512,
     }
 }

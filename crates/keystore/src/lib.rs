@@ -10,30 +10,35 @@
 
 mod algorithm;
 mod cancel;
-#[cfg(unix)]
+#[cfg(any(feature = "pkcs11", target_vendor = "apple", windows))]
+mod certificate;
+pub mod conformance;
 pub mod durable;
 pub mod encoding;
 mod error;
-#[cfg(feature = "aws-lc")]
+#[cfg(any(feature = "aws-lc", windows))]
+mod hashing;
 mod input;
 mod key;
+#[cfg(any(target_vendor = "apple", windows, test))]
+mod patience;
 mod policy;
-mod uri;
-
-#[cfg(unix)]
-pub mod agent;
-#[cfg(feature = "aws-lc")]
-pub mod conformance;
-#[cfg(all(unix, feature = "pkcs11"))]
-pub mod pkcs11;
-#[cfg(all(unix, feature = "aws-lc"))]
 mod proofs;
 mod prove;
+mod uri;
+mod verify;
+
+// The keystores. What those of other platforms know without calling them is compiled for the tests of all.
+#[cfg(unix)]
+pub mod agent;
+#[cfg(any(target_vendor = "apple", test))]
+pub mod apple;
+#[cfg(all(unix, feature = "pkcs11"))]
+pub mod pkcs11;
 #[cfg(feature = "aws-lc")]
 pub mod soft;
 #[cfg(all(unix, feature = "tpm"))]
 pub mod tpm;
-mod verify;
 
 pub use algorithm::{Algorithm, Hash, Scheme};
 pub use cancel::Cancel;
@@ -43,7 +48,6 @@ pub use key::{
     Requester, SignContext, Signature, StoreCertificate, Verification,
 };
 pub use policy::{Access, Policy, Presence};
-#[cfg(all(unix, feature = "aws-lc"))]
 pub use proofs::ProofStore;
 pub use prove::{Proof, prove};
 pub use uri::{KeyUri, KeystoreKind};

@@ -23,7 +23,7 @@ mod object;
 mod single_part;
 mod token;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -32,15 +32,16 @@ use aws_lc_rs::rand;
 use cryptoki::object::ObjectClass;
 use cryptoki::session::Session;
 
-use self::certificate::Certificate;
 use self::failure::Attempt;
 use self::key::Pkcs11Key;
 use self::module::Module;
 use self::object::{Found, Request};
 use self::token::{Token, TokenId};
+use crate::certificate::Certificate;
+use crate::prove::capabilities;
 use crate::{
     Access, Capabilities, Error, GivePin, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Origin,
-    Policy, Presence, ProofStore, Result, SignContext, StoreCertificate, prove,
+    Policy, Presence, ProofStore, Result, SignContext, StoreCertificate,
 };
 
 /// The keys on the tokens of one PKCS#11 module.
@@ -126,22 +127,8 @@ impl Pkcs11Keystore {
         if key.info.policy.prompts() || !key.info.capabilities.proved.is_empty() {
             return Ok(key);
         }
-        let mut refused = None;
-        let mut proved = BTreeSet::new();
-        for proof in prove(&key, &SignContext::new(format!("proof of what `{}` can do", key.info.uri)))? {
-            match proof.outcome {
-                Ok(()) => _ = proved.insert(proof.scheme),
-                Err(error) => _ = refused.get_or_insert(error),
-            }
-        }
-        // A token may lack some schemes. A key that can do none is another matter.
-        match refused {
-            Some(error) if proved.is_empty() => Err(error),
-            _ => {
-                key.info.capabilities = Capabilities { proved };
-                Ok(key)
-            }
-        }
+        key.info.capabilities = capabilities(&key)?;
+        Ok(key)
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::key::hexadecimal;
 use crate::{Error, Result, Scheme, durable};
@@ -32,6 +32,9 @@ struct Record {
     proved: BTreeSet<Scheme>,
     /// When the first of them was recorded.
     since: SystemTime,
+    /// Whether the key was made here. Not all hardware can say it.
+    #[serde(default)]
+    generated: bool,
 }
 
 impl ProofStore {
@@ -67,15 +70,39 @@ impl ProofStore {
     /// # Errors
     /// As [`proved`](Self::proved).
     pub fn record(&self, spki: &[u8], schemes: &[Scheme]) -> Result<()> {
+        self.change(spki, |record| {
+            let before = record.proved.len();
+            record.proved.extend(schemes);
+            record.proved.len() != before
+        })
+    }
+
+    /// Records that the key was made here, for [`was_generated`](Self::was_generated).
+    ///
+    /// # Errors
+    /// As [`proved`](Self::proved).
+    pub fn record_generated(&self, spki: &[u8]) -> Result<()> {
+        self.change(spki, |record| !std::mem::replace(&mut record.generated, true))
+    }
+
+    /// Whether the key is known to have been made here.
+    ///
+    /// # Errors
+    /// As [`proved`](Self::proved).
+    pub fn was_generated(&self, spki: &[u8]) -> Result<bool> {
+        Ok(self.read(spki)?.is_some_and(|record| record.generated))
+    }
+
+    /// Replaces the record if `change` says that it changed something.
+    fn change(&self, spki: &[u8], change: impl FnOnce(&mut Record) -> bool) -> Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut record = self.read(spki)?.unwrap_or_else(|| Record {
             spki: spki.to_vec(),
             proved: BTreeSet::new(),
             since: SystemTime::now(),
+            generated: false,
         });
-        let before = record.proved.len();
-        record.proved.extend(schemes);
-        if record.proved.len() == before {
+        if !change(&mut record) {
             return Ok(());
         }
         let path = self.path(spki);
@@ -113,7 +140,7 @@ impl ProofStore {
     }
 
     fn path(&self, spki: &[u8]) -> PathBuf {
-        let name: String = digest(&SHA256, spki).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name: String = Sha256::digest(spki).iter().map(|byte| format!("{byte:02x}")).collect();
         self.folder.join(name).with_extension("json")
     }
 }
@@ -148,6 +175,10 @@ mod tests {
         let both = BTreeSet::from([Scheme::RsaPssSha256, Scheme::RsaPkcs1Sha256]);
         assert_eq!(again.proved(b"key").unwrap(), both);
         assert!(again.since(b"key").unwrap().unwrap() <= SystemTime::now());
+        assert!(!again.was_generated(b"key").unwrap());
+        again.record_generated(b"key").unwrap();
+        assert!(store.was_generated(b"key").unwrap());
+        assert_eq!(store.proved(b"key").unwrap(), both);
         again.forget(b"key").unwrap();
         again.forget(b"key").unwrap();
         assert_eq!(store.proved(b"key").unwrap(), BTreeSet::new());

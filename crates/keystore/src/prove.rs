@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Algorithm, Error, Input, Key, Result, Scheme, SignContext, verify};
+use crate::{Algorithm, Capabilities, Error, Input, Key, Result, Scheme, SignContext, verify};
 
 /// What came of trying one scheme.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,4 +40,25 @@ pub fn prove(key: &dyn Key, ctx: &SignContext) -> Result<Vec<Proof>> {
             Proof { scheme, outcome, elapsed }
         })
         .collect())
+}
+
+/// What a key that signs freely can do. A keystore may lack some schemes; a key that can do none is
+/// refused with what it answered first.
+///
+/// # Errors
+/// As [`prove`], and the key's own.
+#[cfg(any(feature = "pkcs11", target_vendor = "apple", windows))]
+pub(crate) fn capabilities(key: &dyn Key) -> Result<Capabilities> {
+    let mut refused = None;
+    let mut proved = std::collections::BTreeSet::new();
+    for proof in prove(key, &SignContext::new(format!("proof of what `{}` can do", key.info().uri)))? {
+        match proof.outcome {
+            Ok(()) => _ = proved.insert(proof.scheme),
+            Err(error) => _ = refused.get_or_insert(error),
+        }
+    }
+    match refused {
+        Some(error) if proved.is_empty() => Err(error),
+        _ => Ok(Capabilities { proved }),
+    }
 }

@@ -70,6 +70,12 @@ const PKCS11_PATH: [&str; 8] =
 /// How to get at it (RFC 7512 §2.4).
 const PKCS11_QUERY: [&str; 2] = ["module-path", "pin-source"];
 
+/// What an `apple:` key can demand of a person.
+const APPLE_PRESENCE: [&str; 4] = ["none", "user", "biometry", "passcode"];
+
+/// Where a `windows:` key can be.
+const WINDOWS_PROVIDERS: [&str; 3] = ["platform", "software", "smartcard"];
+
 /// The longest name of a soft or TPM key, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -90,6 +96,24 @@ impl KeyUri {
         let encoded = |text| Encoded { text, query: false };
         let tcti = tcti.map(|tcti| format!(";tcti={}", encoded(tcti))).unwrap_or_default();
         format!("tpm:name={}{tcti}", encoded(name)).parse()
+    }
+
+    /// `apple:label=LABEL`.
+    ///
+    /// # Errors
+    /// [`Error::Uri`] if the label is empty.
+    pub fn apple(label: &str) -> Result<Self> {
+        format!("apple:label={}", Encoded { text: label, query: false }).parse()
+    }
+
+    /// `windows:name=NAME`, and its provider if that is said.
+    ///
+    /// # Errors
+    /// [`Error::Uri`] if the name is empty, or the provider is not one of `platform`, `software` and
+    /// `smartcard`.
+    pub fn windows(name: &str, provider: Option<&str>) -> Result<Self> {
+        let provider = provider.map(|provider| format!(";provider={provider}")).unwrap_or_default();
+        format!("windows:name={}{provider}", Encoded { text: name, query: false }).parse()
     }
 
     /// `pkcs11:…` with these path attributes, the CKA_ID if any, and the path of the module.
@@ -260,9 +284,20 @@ impl FromStr for KeyUri {
         } else if !query.is_empty() {
             return Err(error(format!("a {kind} key takes nothing after `?`")));
         }
+        for (attribute, values) in [("presence", &APPLE_PRESENCE[..]), ("provider", &WINDOWS_PROVIDERS[..])] {
+            if let Some(other) = find(&path, attribute).filter(|value| !values.contains(value)) {
+                return Err(error(format!("`{attribute}={other}` is not one of {}", values.join(", "))));
+            }
+        }
         match (kind, find(&path, "name")) {
             (KeystoreKind::Soft, name) => check_name(name.unwrap_or("")).map_err(error)?,
             (KeystoreKind::Tpm, Some(name)) => check_name(name).map_err(error)?,
+            (KeystoreKind::Windows, name) if name.unwrap_or("").is_empty() => {
+                return Err(error("it has no name".into()));
+            }
+            (KeystoreKind::Apple, _) if find(&path, "label").unwrap_or("").is_empty() => {
+                return Err(error("it has no label".into()));
+            }
             _ => {}
         }
         Ok(Self { kind, path, query })
@@ -409,6 +444,10 @@ mod tests {
             ("pkcs11:object=a?pin-value=1234", "pin-source"),
             ("pkcs11:objekt=a", "it has token, manufacturer"),
             ("pkcs11:object=a;type=cert", "no private key"),
+            ("apple:presence=user", "no label"),
+            ("apple:label=web;presence=face", "none, user, biometry, passcode"),
+            ("windows:provider=platform", "no name"),
+            ("windows:name=web;provider=tpm", "platform, software, smartcard"),
             ("pkcs11:object=a?module-name=p11", "module-path"),
         ] {
             let error = text.parse::<KeyUri>().unwrap_err().to_string();
@@ -438,8 +477,8 @@ mod tests {
             "soft:name=web",
             "pkcs11:token=my%20token;object=web%3Bkey;id=%01%02?module-path=/usr/lib/x.so&pin-source=file:/p",
             "tpm:name=web;hierarchy=owner",
-            "apple:label=web",
-            "windows:name=web",
+            "apple:label=Alice%20Smith%3B;presence=biometry",
+            "windows:name=web;provider=smartcard",
             "tpm:",
             "pkcs11:?module-path=/usr/lib/x.so",
         ] {
@@ -454,5 +493,12 @@ mod tests {
         assert_eq!(uri.to_string(), "pkcs11:id=%FF%00%61;x-vendor=1");
         assert_eq!(uri.to_string().parse::<KeyUri>().unwrap(), uri);
         assert_eq!(KeyUri::soft("web").unwrap().to_string(), "soft:name=web");
+        let uri = KeyUri::apple("Alice;Smith").unwrap();
+        assert_eq!(
+            (uri.to_string().as_str(), uri.attribute("label")),
+            ("apple:label=Alice%3BSmith", Some("Alice;Smith"))
+        );
+        let uri = KeyUri::windows("te-{1}", Some("software")).unwrap();
+        assert_eq!(uri.to_string(), "windows:name=te-%7B1%7D;provider=software");
     }
 }

@@ -20,22 +20,19 @@ pub fn verify(spki: &[u8], scheme: Scheme, input: Input<'_>, signature: &[u8]) -
 mod backend {
     use aws_lc_rs::digest::Digest;
     use aws_lc_rs::signature as aws;
-    use spki::der::Decode;
 
-    use crate::input::aws_hash;
-    use crate::{Error, Input, Result, Scheme};
+    use crate::hashing;
+    use crate::{Error, Input, Result, Scheme, encoding};
 
     pub(super) fn verify(spki: &[u8], scheme: Scheme, input: Input<'_>, signature: &[u8]) -> Result<()> {
-        let parsed = spki::SubjectPublicKeyInfoRef::from_der(spki)
-            .map_err(|e| Error::PublicKey { reason: format!("not a SubjectPublicKeyInfo: {e}") })?;
-        let key = aws::UnparsedPublicKey::new(algorithm(scheme), parsed.subject_public_key.raw_bytes());
+        let key = aws::UnparsedPublicKey::new(algorithm(scheme), encoding::public_bits(spki)?);
         match input {
             Input::Message(message) => key.verify(message, signature),
             Input::Digest(digest) => {
                 let Some(hash) = scheme.hash() else {
                     return Err(Error::PublicKey { reason: format!("{scheme} takes no digest") });
                 };
-                Digest::import_less_safe(digest, aws_hash(hash))
+                Digest::import_less_safe(digest, hashing::aws(hash))
                     .and_then(|digest| key.verify_digest(&digest, signature))
             }
         }
@@ -61,7 +58,10 @@ mod backend {
     }
 }
 
-#[cfg(not(feature = "aws-lc"))]
+#[cfg(all(not(feature = "aws-lc"), target_vendor = "apple"))]
+use crate::apple::verification as backend;
+
+#[cfg(not(any(feature = "aws-lc", target_vendor = "apple")))]
 mod backend {
     use crate::{Error, Input, Result, Scheme};
 

@@ -12,9 +12,9 @@ use super::failure::Attempt;
 use super::token::{Token, TokenId};
 use super::{Caller, Shared, name, object};
 use crate::encoding::{digest_info, ecdsa_der_of_pair};
-use crate::input::{self, digest};
 use crate::{
-    Algorithm, Error, Hash, Input, Key, KeyInfo, Result, Scheme, SignContext, Signature, Verification, verify,
+    Algorithm, Error, Hash, Input, Key, KeyInfo, Result, Scheme, SignContext, Signature, Verification,
+    hashing, input, verify,
 };
 
 /// A private key on a token. It stays usable when the token is pulled and comes back.
@@ -109,7 +109,7 @@ fn prepare(scheme: Scheme, input: Input<'_>) -> Result<(Mechanism<'static>, Vec<
         let (Input::Message(message) | Input::Digest(message)) = input;
         return Ok((Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)), message.to_vec()));
     };
-    let mut data = digest(hash, input).into_owned();
+    let data = hashing::primitive(scheme, hash, input);
     Ok(match scheme {
         Scheme::RsaPkcs1Sha256 | Scheme::RsaPkcs1Sha384 | Scheme::RsaPkcs1Sha512 => {
             (Mechanism::RsaPkcs, digest_info(hash, &data)?)
@@ -117,12 +117,7 @@ fn prepare(scheme: Scheme, input: Input<'_>) -> Result<(Mechanism<'static>, Vec<
         Scheme::RsaPssSha256 | Scheme::RsaPssSha384 | Scheme::RsaPssSha512 => {
             (Mechanism::RsaPkcsPss(pss(hash)), data)
         }
-        // ECDSA takes the leftmost bits, as many as the order has (SEC 1 §4.1.3 step 5). Not every
-        // token does that itself.
-        _ => {
-            data.truncate(if scheme.algorithm() == Algorithm::P256 { 32 } else { 48 });
-            (Mechanism::Ecdsa, data)
-        }
+        _ => (Mechanism::Ecdsa, data),
     })
 }
 

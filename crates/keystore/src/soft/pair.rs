@@ -8,7 +8,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self as aws, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair};
 use zeroize::Zeroizing;
 
-use crate::input::{self, aws_hash};
+use crate::hashing;
 use crate::{Algorithm, Error, Hash, Input, Result, Scheme, Signature};
 
 /// A key pair. aws-lc wipes the private part when it is dropped.
@@ -100,7 +100,7 @@ impl Pair {
                 match input {
                     Input::Message(message) => pair.sign(&random, message).ok(),
                     Input::Digest(digest) => {
-                        let digest = Digest::import_less_safe(digest, aws_hash(scheme.hash()?)).ok()?;
+                        let digest = Digest::import_less_safe(digest, hashing::aws(scheme.hash()?)).ok()?;
                         pair.sign_digest(&digest).ok()
                     }
                 }
@@ -110,12 +110,12 @@ impl Pair {
             // §4.1.3 step 5): 32 bytes of SHA-384 for P-256, and SHA-256 as a number for P-384.
             // aws-lc-rs binds hash and curve, so the adapted value goes in as a digest.
             (Self::P256(pair), Scheme::EcdsaP256Sha384) => {
-                let digest = input::digest(Hash::Sha384, input);
+                let digest = hashing::digest(Hash::Sha384, input);
                 let leftmost = Digest::import_less_safe(digest.get(..32)?, &digest::SHA256).ok()?;
                 pair.sign_digest(&leftmost).ok().map(|signature| Signature::new(signature.as_ref()))
             }
             (Self::P384(pair), Scheme::EcdsaP384Sha256) => {
-                let digest = input::digest(Hash::Sha256, input);
+                let digest = hashing::digest(Hash::Sha256, input);
                 let mut number = [0; 48];
                 number.get_mut(16..)?.copy_from_slice(digest.get(..32)?);
                 let number = Digest::import_less_safe(&number, &digest::SHA384).ok()?;
@@ -139,7 +139,7 @@ impl Pair {
                 match input {
                     Input::Message(message) => pair.sign(encoding, &random, message, &mut signature).ok()?,
                     Input::Digest(digest) => {
-                        let digest = Digest::import_less_safe(digest, aws_hash(scheme.hash()?)).ok()?;
+                        let digest = Digest::import_less_safe(digest, hashing::aws(scheme.hash()?)).ok()?;
                         pair.sign_digest(encoding, &digest, &mut signature).ok()?;
                     }
                 }

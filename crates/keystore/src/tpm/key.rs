@@ -10,8 +10,8 @@ use super::pin::{Pin, Trust};
 use super::queue::Job;
 use super::{Shared, patient, public};
 use crate::{
-    Error, Input, Key, KeyInfo, PinWanted, Result, Scheme, SignContext, Signature, Verification, input,
-    prove, verify,
+    Error, Input, Key, KeyInfo, PinWanted, Result, Scheme, SignContext, Signature, Verification, hashing,
+    input, prove, verify,
 };
 
 /// A key of the keystore `shared`, which lives as long as its keys.
@@ -113,7 +113,7 @@ impl TpmKey {
                 reason: format!("TPMs have no {scheme}"),
             });
         };
-        let digest = input::digest(hash, input).into_owned();
+        let digest = hashing::digest(hash, input).into_owned();
         let opened = self.opened.clone();
         let signature = self.shared.queue.run(job, move |tpm, job| {
             let pin = pin.as_ref().map(|pin| pin.as_str());
