@@ -122,7 +122,8 @@ pub(crate) fn start_log(verbose: u8, level: LogLevel, flags: &LogFlags) -> Outco
         3 => ("debug", "info"),
         _ => ("debug", "debug"),
     };
-    let crates = ["", "_agent", "_ca", "_enroll", "_identity", "_keystore", "_pki", "_tls", "_tunnel"];
+    let crates =
+        ["", "_agent", "_ca", "_doctor", "_enroll", "_identity", "_keystore", "_pki", "_tls", "_tunnel"];
     let default = crates.map(|name| format!("enclasp{name}={ours}")).join(",") + "," + others;
     let asked = std::env::var("ENCLASP_LOG").ok().filter(|text| EnvFilter::try_new(text).is_ok());
     let quiet = flags.quiet.iter().map(|quiet| format!(",{}", quiet.directive())).collect::<String>();

@@ -25,6 +25,7 @@ mod time;
 use std::time::SystemTime;
 
 use enclasp_pki::{Certificate, Purpose, pem};
+use zeroize::Zeroizing;
 
 use self::armour::Block;
 use self::kind::Content;
@@ -100,8 +101,8 @@ pub struct Examined {
 
 /// A mended file.
 pub struct Repair {
-    /// All of it, in the encoding (PEM or DER) of what was given.
-    pub bytes: Vec<u8>,
+    /// All of it, in the encoding (PEM or DER) of what was given. It may be a private key.
+    pub bytes: Zeroizing<Vec<u8>>,
     /// What was done: one line each.
     pub done: Vec<String>,
 }
@@ -137,7 +138,7 @@ fn look(kind: Kind, file: &File<'_>) -> (Report, Option<Repair>) {
     let mut one = |wanted, examine: fn(&[u8], &File<'_>, &mut Sheet) -> Option<Vec<u8>>| {
         let block = one_object(blocks, wanted, &mut sheet)?;
         let mended = examine(&block.der, file, &mut sheet);
-        Some((block, wanted, mended))
+        Some((block, wanted, mended.map(Zeroizing::new)))
     };
     let looked = match kind {
         Kind::Request => one(Content::Request, request::examine),
@@ -147,7 +148,7 @@ fn look(kind: Kind, file: &File<'_>) -> (Report, Option<Repair>) {
         Kind::Certificate => {
             let bytes = chain::examine(&opened, file, &mut sheet);
             let done = opened.mended.iter().cloned().chain(std::mem::take(&mut sheet.repairs)).collect();
-            let repair = bytes.map(|bytes| Repair { bytes, done });
+            let repair = bytes.map(|bytes| Repair { bytes: Zeroizing::new(bytes), done });
             return (Report::new(file.name, sheet.findings, sheet.evidence), repair);
         }
     };
@@ -158,7 +159,7 @@ fn look(kind: Kind, file: &File<'_>) -> (Report, Option<Repair>) {
         }
         let der = mended.unwrap_or_else(|| block.der.clone());
         let bytes = match content.label().filter(|_| is_pem) {
-            Some(label) => pem::encode(label, &der).into_bytes(),
+            Some(label) => Zeroizing::new(pem::encode(label, &der).into_bytes()),
             None => der,
         };
         let relabel = relabelled.then(|| RELABELLED.to_owned());
@@ -173,7 +174,7 @@ fn look(kind: Kind, file: &File<'_>) -> (Report, Option<Repair>) {
 const RELABELLED: &str = "put the right label into the PEM frame";
 
 /// A block of a file, what it holds, and its DER as it should be.
-type Looked<'a> = (&'a Block, Content, Option<Vec<u8>>);
+type Looked<'a> = (&'a Block, Content, Option<Zeroizing<Vec<u8>>>);
 
 fn private_key<'a>(blocks: &'a [Block], file: &File<'_>, sheet: &mut Sheet) -> Option<Looked<'a>> {
     let Some((block, content)) = key::choose(blocks) else {

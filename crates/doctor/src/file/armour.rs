@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, general_purpose};
+use zeroize::Zeroizing;
 
 use crate::{Finding, Place, code};
 
@@ -23,7 +24,8 @@ pub(super) struct Block {
     pub(super) label: Option<String>,
     /// The header lines inside the frame: `Proc-Type: 4,ENCRYPTED`.
     pub(super) headers: Vec<String>,
-    pub(super) der: Vec<u8>,
+    /// It may be a private key.
+    pub(super) der: Zeroizing<Vec<u8>>,
 }
 
 const DASHES: &str = "-----";
@@ -72,11 +74,11 @@ fn open_plain(bytes: &[u8], opened: &mut Opened, depth: usize) {
             "Put the frame around it, which --fix does.",
         ));
         opened.mended.push(format!("put the PEM frame around {what}"));
-        opened.blocks.push(Block { label: None, headers: Vec::new(), der: decoded });
+        opened.blocks.push(Block { label: None, headers: Vec::new(), der: Zeroizing::new(decoded) });
         return;
     }
     if !bytes.is_empty() {
-        opened.blocks.push(Block { label: None, headers: Vec::new(), der: bytes.to_vec() });
+        opened.blocks.push(Block { label: None, headers: Vec::new(), der: Zeroizing::new(bytes.to_vec()) });
     }
 }
 
@@ -220,11 +222,12 @@ fn open_frames(bytes: &[u8], opened: &mut Opened, depth: usize) {
                 .with_at("found", hex_of(body), file_place(begin.after + body_at, 4)),
             );
             opened.mended.push("encoded the DER as base64".into());
-            let der = body.strip_suffix(b"\r\n").or(body.strip_suffix(b"\n")).unwrap_or(body).to_vec();
+            let der = body.strip_suffix(b"\r\n").or(body.strip_suffix(b"\n")).unwrap_or(body);
+            let der = Zeroizing::new(der.to_vec());
             opened.blocks.push(Block { label: Some(label), headers, der });
             continue;
         }
-        let der = decode(body, begin.after + body_at, &label, opened);
+        let der = Zeroizing::new(decode(body, begin.after + body_at, &label, opened));
         if der.starts_with(BEGIN.as_bytes()) && depth == 0 {
             twice(opened);
             open_frames(&der, opened, depth + 1);
@@ -394,7 +397,7 @@ mod tests {
             let opened = open(&bytes);
             let shown = String::from_utf8_lossy(&bytes);
             assert_eq!(opened.blocks.len(), 1, "{shown}");
-            assert_eq!(opened.blocks[0].der, DER, "{shown}");
+            assert_eq!(*opened.blocks[0].der, DER, "{shown}");
             assert_eq!(opened.findings.first().map(|finding| finding.code), code, "{shown}");
             assert_eq!(opened.mended.is_empty(), code.is_none(), "{shown}");
         }
@@ -406,6 +409,6 @@ mod tests {
             "-----BEGIN X-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nMAA=\n-----END X-----\n";
         let opened = open(text.as_bytes());
         assert_eq!(opened.blocks[0].headers, ["Proc-Type: 4,ENCRYPTED", "DEK-Info: AES-128-CBC,00"]);
-        assert_eq!(opened.blocks[0].der, [0x30, 0]);
+        assert_eq!(*opened.blocks[0].der, [0x30, 0]);
     }
 }

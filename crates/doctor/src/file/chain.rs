@@ -87,10 +87,10 @@ pub(super) fn examine(opened: &Opened, file: &File<'_>, sheet: &mut Sheet) -> Op
         None => all
             .iter()
             .zip(&chosen)
-            .map(|(seen, block)| if seen.is_as_signed() { seen.root.encode() } else { block.der.clone() })
+            .map(|(seen, block)| if seen.is_as_signed() { seen.root.encode() } else { block.der.to_vec() })
             .collect(),
     };
-    mended |= chosen.iter().zip(&ders).any(|(block, der)| block.der != *der);
+    mended |= chosen.iter().zip(&ders).any(|(block, der)| *block.der != *der);
     if !mended {
         return None;
     }

@@ -9,6 +9,7 @@ use const_oid::db::rfc8410::ID_ED_25519;
 use enclasp_pki::oid_in_words;
 use num_bigint::BigUint;
 use pkcs8::EncryptedPrivateKeyInfoRef;
+use zeroize::Zeroizing;
 
 use super::armour::Block;
 use super::kind::{self, Content};
@@ -25,7 +26,7 @@ pub(super) struct Seen {
     /// The public half, if the private one could be read.
     pub(super) public: Option<PublicKey>,
     /// The mended DER, if something was mended.
-    pub(super) mended: Option<Vec<u8>>,
+    pub(super) mended: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// Picks the key among the blocks of a file; the curve's parameters may stand before it.
@@ -154,7 +155,7 @@ fn structure(der: &[u8], content: Content, file: &File<'_>, sheet: &mut Sheet) -
     let public = match content {
         Content::TpmKey => {
             tpm(&root, sheet);
-            return Seen { public: None, mended: (root.encode() != der).then(|| root.encode()) };
+            return Seen { public: None, mended: mended(&root, der) };
         }
         Content::EncryptedKey => return encrypted(&root, der, file, sheet),
         Content::EcKey => ec(&mut root, None, sheet),
@@ -164,8 +165,13 @@ fn structure(der: &[u8], content: Content, file: &File<'_>, sheet: &mut Sheet) -
     if let Some(public) = &public {
         sheet.evidence.push(Evidence::new("key", public.describe()));
     }
-    let mended = root.encode();
-    Seen { public, mended: (mended != der).then_some(mended) }
+    Seen { public, mended: mended(&root, der) }
+}
+
+/// The DER of `root`, if that is not `der` already.
+fn mended(root: &Node, der: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mended = Zeroizing::new(root.encode());
+    (*mended != der).then_some(mended)
 }
 
 fn pkcs8(root: &mut Node, sheet: &mut Sheet) -> Option<PublicKey> {
@@ -174,7 +180,7 @@ fn pkcs8(root: &mut Node, sheet: &mut Sheet) -> Option<PublicKey> {
         .filter(|node| node.tag == OID)
         .and_then(|node| ObjectIdentifier::from_bytes(node.value()).ok());
     let octets = root.find_mut("privateKey")?;
-    let (inside, at) = (octets.value().to_vec(), octets.contents_offset());
+    let (inside, at) = (Zeroizing::new(octets.value().to_vec()), octets.contents_offset());
     match oid {
         ID_EC_PUBLIC_KEY => {
             let mut inner = inner(&inside, &EC_KEY, at, "privateKey", sheet)?;
@@ -184,9 +190,8 @@ fn pkcs8(root: &mut Node, sheet: &mut Sheet) -> Option<PublicKey> {
                 return None;
             };
             let public = ec(&mut inner, Some(named), sheet);
-            let mended = inner.encode();
-            if mended != inside {
-                root.find_mut("privateKey")?.body = Body::Primitive(mended);
+            if let Some(mut mended) = mended(&inner, &inside) {
+                root.find_mut("privateKey")?.body = Body::primitive(std::mem::take(&mut *mended));
             }
             public
         }
@@ -303,7 +308,7 @@ fn ec(root: &mut Node, outside: Option<ObjectIdentifier>, sheet: &mut Sheet) -> 
         }
         let mut exact = vec![0; width - significant];
         exact.extend_from_slice(magnitude(number.value()));
-        number.body = Body::Primitive(exact);
+        number.body = Body::primitive(exact);
         sheet.repairs.push("wrote the private number in as many bytes as the curve has".into());
     }
     let place = number.place();
@@ -458,7 +463,7 @@ fn ed25519(root: &mut Node, inside: &[u8], sheet: &mut Sheet) -> Option<PublicKe
                 .with_at("found", "32 bytes; expected 34", place),
             );
             sheet.repairs.push("wrapped the Ed25519 key in its OCTET STRING".into());
-            root.find_mut("privateKey")?.body = Body::Primitive(Node::primitive(OCTET_STRING, seed).encode());
+            root.find_mut("privateKey")?.body = Body::primitive(Node::primitive(OCTET_STRING, seed).encode());
             seed
         }
         other => {
@@ -495,8 +500,7 @@ const PBES2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.5
 const MAX_STEPS: u64 = 1 << 32;
 
 fn encrypted(root: &Node, der: &[u8], file: &File<'_>, sheet: &mut Sheet) -> Seen {
-    let mended = (root.encode() != der).then(|| root.encode());
-    let nothing = Seen { public: None, mended };
+    let nothing = Seen { public: None, mended: mended(root, der) };
     let Some(algorithm) = root.find("encryptionAlgorithm") else { return nothing };
     let Some((oid, _)) = algorithm_of(algorithm) else { return nothing };
     if oid != PBES2 {

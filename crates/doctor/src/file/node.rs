@@ -1,5 +1,7 @@
 //! Elements of DER (X.690) as they were written, right or wrong, and where each was.
 
+use zeroize::Zeroizing;
+
 use crate::Place;
 
 /// One element. It can be changed and encoded again, which gives it the lengths that it should have.
@@ -31,7 +33,8 @@ pub(super) enum Form {
 
 #[derive(Clone)]
 pub(super) enum Body {
-    Primitive(Vec<u8>),
+    /// It may be a private key.
+    Primitive(Zeroizing<Vec<u8>>),
     Constructed(Vec<Node>),
 }
 
@@ -107,6 +110,12 @@ impl Header {
     }
 }
 
+impl Body {
+    pub(super) fn primitive(contents: impl Into<Vec<u8>>) -> Self {
+        Self::Primitive(Zeroizing::new(contents.into()))
+    }
+}
+
 impl Node {
     /// Reads the element at `at`, which ends before `limit`, by its lengths alone. Returns where it
     /// ends, too. Offsets are `base` more than in `bytes`.
@@ -116,7 +125,7 @@ impl Node {
 
     /// An element of our own.
     pub(super) fn primitive(tag: u8, contents: impl Into<Vec<u8>>) -> Self {
-        Self::new(tag, Body::Primitive(contents.into()))
+        Self::new(tag, Body::primitive(contents))
     }
 
     /// An element of our own that holds others.
@@ -130,9 +139,22 @@ impl Node {
 
     /// Its DER, with every length in the shortest form.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let contents = self.contents();
-        let mut bytes = vec![self.tag];
-        let length = contents.len();
+        let mut bytes = Vec::with_capacity(self.encoded_length());
+        self.encode_to(&mut bytes);
+        bytes
+    }
+
+    /// Its contents, encoded.
+    pub(super) fn contents(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.contents_length());
+        self.contents_to(&mut bytes);
+        bytes
+    }
+
+    /// Into a buffer that is large enough: one that grew would leave secrets behind.
+    fn encode_to(&self, bytes: &mut Vec<u8>) {
+        bytes.push(self.tag);
+        let length = self.contents_length();
         if length < 0x80 {
             bytes.push(length as u8);
         } else {
@@ -141,16 +163,28 @@ impl Node {
             bytes.push(0x80 | (octets.len() - zeros) as u8);
             bytes.extend_from_slice(&octets[zeros..]);
         }
-        bytes.extend(contents);
-        bytes
+        self.contents_to(bytes);
     }
 
-    /// Its contents, encoded.
-    pub(super) fn contents(&self) -> Vec<u8> {
+    fn contents_to(&self, bytes: &mut Vec<u8>) {
         match &self.body {
-            Body::Primitive(contents) => contents.clone(),
-            Body::Constructed(children) => children.iter().flat_map(Self::encode).collect(),
+            Body::Primitive(contents) => bytes.extend_from_slice(contents),
+            Body::Constructed(children) => children.iter().for_each(|child| child.encode_to(bytes)),
         }
+    }
+
+    fn contents_length(&self) -> usize {
+        match &self.body {
+            Body::Primitive(contents) => contents.len(),
+            Body::Constructed(children) => children.iter().map(Self::encoded_length).sum(),
+        }
+    }
+
+    fn encoded_length(&self) -> usize {
+        let length = self.contents_length();
+        let octets =
+            if length < 0x80 { 0 } else { (usize::BITS - length.leading_zeros()).div_ceil(8) as usize };
+        2 + octets + length
     }
 
     /// The contents of a primitive; empty for one that holds elements.
@@ -272,7 +306,7 @@ fn read(bytes: &[u8], at: usize, limit: usize, base: usize, depth: usize) -> Res
         if header.length.is_none() {
             return Err(Broken::Strange { offset });
         }
-        Body::Primitive(bytes.get(start..end).unwrap_or_default().to_vec())
+        Body::primitive(bytes.get(start..end).unwrap_or_default())
     } else {
         let mut children = Vec::new();
         let mut next = start;

@@ -185,7 +185,7 @@ fn check_version(root: &mut Node, sheet: &mut Sheet) {
         .with_at("found", format!("0x{found}; expected 00"), version.place()),
     );
     sheet.repairs.push("wrote the version 0".into());
-    version.body = Body::Primitive(vec![0]);
+    version.body = Body::primitive([0]);
 }
 
 /// Whom the request is for: its subject, and the names in its extensionRequest.

@@ -184,7 +184,7 @@ fn check_node(node: &mut Node, breaches: &mut Vec<Breach>) {
             let found = format!("a BOOLEAN is 0x{}", enclasp_pki::hex(value.get(..4).unwrap_or(value)));
             let mended = value.len() == 1;
             if mended {
-                *value = vec![0xff];
+                *value = vec![0xff].into();
             }
             add(&VALUE, found, "FF or 00", mended);
         }
@@ -213,7 +213,7 @@ fn check_node(node: &mut Node, breaches: &mut Vec<Breach>) {
         UTF8_STRING if std::str::from_utf8(value).is_err() => {
             let text: String = value.iter().map(|byte| char::from(*byte)).collect();
             let found = "a UTF8String is not UTF-8".into();
-            *value = text.into_bytes();
+            *value = text.into_bytes().into();
             add(&BAD_STRING, found, "UTF-8; taken for Latin-1", true);
         }
         PRINTABLE_STRING if value.iter().any(|byte| !is_printable(*byte)) => {
@@ -243,7 +243,7 @@ fn check_node(node: &mut Node, breaches: &mut Vec<Breach>) {
                 if let Some(fault) = time.fault {
                     let (tag, text) = time.right;
                     add(&BAD_TIME, format!("a time is not written as it should be: {fault}"), &text, true);
-                    *node = Node { tag, body: Body::Primitive(text.into_bytes()), ..node.clone() };
+                    *node = Node { tag, body: Body::primitive(text), ..node.clone() };
                 }
             }
         },

@@ -60,7 +60,7 @@ fn no_mutation_is_too_much() {
         assert!(!examined.report.to_string().is_empty());
         if let Some(repair) = &examined.repair {
             assert!(
-                !repair.bytes.is_empty() && repair.bytes != bytes,
+                !repair.bytes.is_empty() && *repair.bytes != bytes,
                 "{kind:?} {bytes:02x?}\n{}",
                 examined.report
             );
