@@ -116,8 +116,8 @@ impl Config {
         for (name, label) in &config.labels {
             let wrong = |e: String| error(format!("label {name}: {e}"));
             check_name(name).map_err(wrong)?;
-            if est::is_operation(name) {
-                return Err(wrong("it is the name of an operation of EST".into()));
+            if est::is_operation(name) || name == est::BISECT {
+                return Err(wrong("it is the name of an operation of EST, or of ours".into()));
             }
             config.profile(&label.profile).map_err(|e| wrong(e.to_string()))?;
         }

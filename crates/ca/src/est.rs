@@ -76,6 +76,7 @@ pub(crate) fn router(issuance: Arc<Issuance>) -> Router {
         router = router.route(path, method.clone()).route(&est::labelled(path, "{label}"), method);
     }
     router
+        .route(&est::labelled(est::SIMPLEREENROLL, est::BISECT), post(bisect))
         .route("/health", get(|| async { "alive\n" }))
         .route("/ready", get(ready))
         .fallback(|| async {
@@ -151,6 +152,23 @@ async fn simplereenroll(
     let request = certification_request(&headers, body).await?;
     let _place = issuance.place()?;
     issued(&issuance.renew(&peer, request, place.profile.as_deref()).await?, &place)
+}
+
+/// A certificate for a software key, beside the one that authenticates the connection.
+async fn bisect(
+    State(issuance): State<Arc<Issuance>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let peer = peer.ok_or_else(|| {
+        Refusal::Forbidden(
+            "a comparison needs the certificate to be compared as the TLS client certificate".into(),
+        )
+    })?;
+    let request = certification_request(&headers, body).await?;
+    let _place = issuance.place()?;
+    issued(&issuance.bisect(&peer, request).await?, &Place::default())
 }
 
 async fn serverkeygen() -> Response {

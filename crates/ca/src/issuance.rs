@@ -274,18 +274,60 @@ impl Issuance {
     ) -> Answer<Record> {
         let old = self.recorded(peer).await?;
         under("certificate", &old.profile, only)?;
+        let profile = self.authority.config().profile(&old.profile)?;
+        self.succeeded(peer, old, request, profile, IssuedBy::Renewal).await
+    }
+
+    /// A certificate for the names of `peer`, which authenticated the connection, and for a software key: to
+    /// compare the two with.
+    pub(crate) async fn bisect(
+        &self,
+        peer: &CertificateDer<'_>,
+        request: CertificationRequest,
+    ) -> Answer<Record> {
+        let peer = Certificate::from_der(peer)?;
+        let answer = self.bisected(&peer, request).await;
+        self.audited(&format!("certificate {}", peer.serial()), answer).await
+    }
+
+    async fn bisected(&self, peer: &Certificate, request: CertificationRequest) -> Answer<Record> {
+        let old = self.recorded(peer).await?;
+        let profile = self.authority.config().profile(&old.profile)?;
+        let twin = profile.twin().ok_or_else(|| {
+            Refusal::Forbidden(format!(
+                "the profile {} allows no software key for a comparison: `bisect = true` would",
+                old.profile
+            ))
+        })?;
+        self.succeeded(peer, old, request, twin, IssuedBy::Bisect).await
+    }
+
+    /// A certificate for the names of `peer`, whose record is `old`, under `profile`.
+    async fn succeeded(
+        &self,
+        peer: &Certificate,
+        old: Record,
+        request: CertificationRequest,
+        profile: Profile,
+        issued_by: IssuedBy,
+    ) -> Answer<Record> {
         if let Some(revoked) = &old.revoked {
             return Err(Refusal::Forbidden(was_revoked(revoked)));
+        }
+        if old.issued_by == IssuedBy::Bisect {
+            return Err(Refusal::Forbidden(
+                "the certificate is for a comparison: it pays for no other, and is not renewed".into(),
+            ));
         }
         same_as(&request, peer).map_err(Refusal::Forbidden)?;
         let record = self
             .issue(Wanted {
-                profile: self.authority.config().profile(&old.profile)?,
+                profile,
                 subject: peer.subject().clone(),
                 subject_alt_names: old.subject_alt_names,
                 spki: request.spki().to_vec(),
                 lifetime: None,
-                issued_by: IssuedBy::Renewal,
+                issued_by,
             })
             .await
             .map_err(fault)?;

@@ -46,6 +46,10 @@ pub struct ProfileSettings {
     /// Whether its certificates say noRevAvail (RFC 9608).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_rev_avail: Option<bool>,
+    /// Whether who has a certificate of it may have another one for a software key, for minutes and marked as
+    /// such, to compare the two with (`enclasp doctor bisect`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bisect: Option<bool>,
 }
 
 /// A profile with all of its rules.
@@ -59,6 +63,8 @@ pub struct Profile {
     pub names: Vec<NameRule>,
     /// Whether a person has to approve of each first certificate.
     pub approval: bool,
+    /// Whether a certificate of it may have a [`twin`](Self::twin).
+    pub bisect: bool,
 }
 
 /// Those that every authority has.
@@ -88,10 +94,12 @@ impl Profile {
                 default_lifetime,
                 max_lifetime,
                 no_rev_avail: name == "short-lived",
+                notice: None,
             },
             key_types: ALL_KEYS.to_vec(),
             names: kinds.iter().filter_map(|kind| kind.parse().ok()).collect(),
             approval: false,
+            bisect: false,
         })
     }
 
@@ -111,7 +119,13 @@ impl Profile {
                 if settings.extended_key_usages.is_none() {
                     return Err("extended-key-usages is missing: what are its certificates good for?".into());
                 }
-                Self { certificate: plain, key_types: ALL_KEYS.to_vec(), names, approval: false }
+                Self {
+                    certificate: plain,
+                    key_types: ALL_KEYS.to_vec(),
+                    names,
+                    approval: false,
+                    bisect: false,
+                }
             }
         };
         if settings.default_lifetime.is_zero() || settings.default_lifetime > settings.max_lifetime {
@@ -129,6 +143,7 @@ impl Profile {
             profile.names = names.clone();
         }
         profile.approval = settings.approval.unwrap_or(profile.approval);
+        profile.bisect = settings.bisect.unwrap_or(profile.bisect);
         profile.certificate.no_rev_avail = settings.no_rev_avail.unwrap_or(profile.certificate.no_rev_avail);
         if profile.certificate.no_rev_avail && profile.certificate.max_lifetime > MAX_WITHOUT_REVOCATION {
             return Err(format!(
@@ -154,7 +169,19 @@ impl Profile {
             names: Some(self.names.clone()),
             approval: Some(self.approval),
             no_rev_avail: Some(self.certificate.no_rev_avail),
+            bisect: Some(self.bisect),
         }
+    }
+
+    /// The rules of a certificate for the same names and a software key: minutes, and a notice that says what it is
+    /// for. `None` unless the profile allows it.
+    pub(crate) fn twin(&self) -> Option<Self> {
+        let certificate = enclasp_pki::Profile {
+            default_lifetime: TWIN_LIFETIME.min(self.certificate.max_lifetime),
+            notice: Some("a software key, to compare a handshake with: enclasp doctor bisect".into()),
+            ..self.certificate.clone()
+        };
+        self.bisect.then(|| Self { certificate, bisect: false, ..self.clone() })
     }
 
     /// What it is called.
@@ -200,6 +227,9 @@ impl Profile {
 }
 
 const ALL_KEYS: [Algorithm; 4] = [Algorithm::P256, Algorithm::P384, Algorithm::Ed25519, Algorithm::Rsa];
+
+/// Long enough for the connections of a comparison.
+const TWIN_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// For how long a stolen key that nobody can revoke may be of use.
 const MAX_WITHOUT_REVOCATION: Duration = Duration::from_secs(7 * 86_400);

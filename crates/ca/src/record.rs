@@ -81,18 +81,21 @@ pub enum IssuedBy {
     Hand,
     /// Its own need of a server certificate.
     Server,
+    /// A certificate whose key shall be compared with a software key (`enclasp doctor bisect`).
+    Bisect,
 }
 
 impl IssuedBy {
-    const ALL: [Self; 4] = [Self::Token, Self::Renewal, Self::Hand, Self::Server];
+    const ALL: [Self; 5] = [Self::Token, Self::Renewal, Self::Hand, Self::Server, Self::Bisect];
 
-    /// `token`, `renewal`, `hand` or `server`.
+    /// `token`, `renewal`, `hand`, `server` or `bisect`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::Renewal => "renewal",
             Self::Hand => "hand",
             Self::Server => "server",
+            Self::Bisect => "bisect",
         }
     }
 

@@ -116,9 +116,24 @@ impl Client {
     /// # Errors
     /// Those of a request: see [`Error`]. [`Error::Tls`] if the credential cannot be used.
     pub async fn simplereenroll(&self, csr: &[u8], credential: &Credential) -> Result<Vec<Certificate>> {
+        self.authenticated(Call::post("simplereenroll", est::SIMPLEREENROLL, csr), credential).await
+    }
+
+    /// A certificate for the names of `credential`'s leaf, which authenticates the connection, and for the software
+    /// key of `csr`: for minutes, and marked as that. Only if the leaf's profile allows it.
+    ///
+    /// # Errors
+    /// As [`simplereenroll`](Self::simplereenroll).
+    pub async fn bisect(&self, csr: &[u8], credential: &Credential) -> Result<Vec<Certificate>> {
+        let mut call = Call::post("bisect", est::SIMPLEREENROLL, csr);
+        call.path = est::labelled(est::SIMPLEREENROLL, est::BISECT);
+        self.authenticated(call, credential).await
+    }
+
+    /// Sends over a connection that `credential` authenticates.
+    async fn authenticated(&self, mut call: Call, credential: &Credential) -> Result<Vec<Certificate>> {
         let roots: Vec<_> = self.roots().await?.iter().map(|root| root.der().clone()).collect();
         let tls = enclasp_tls::Client::new(&roots, Some(credential.clone()), Options::default())?;
-        let mut call = Call::post("simplereenroll", est::SIMPLEREENROLL, csr);
         call.mutual_tls = Some(tls);
         self.certificates(&call).await
     }
@@ -301,7 +316,7 @@ impl Client {
 struct Call {
     operation: &'static str,
     method: Method,
-    path: &'static str,
+    path: String,
     accept: &'static str,
     body: Option<String>,
     authorization: Option<HeaderValue>,
@@ -310,7 +325,7 @@ struct Call {
 
 impl Call {
     fn get(operation: &'static str, path: &'static str, accept: &'static str) -> Self {
-        let method = Method::GET;
+        let (method, path) = (Method::GET, path.to_owned());
         Self { operation, method, path, accept, body: None, authorization: None, mutual_tls: None }
     }
 
@@ -324,7 +339,7 @@ impl Call {
     fn request(&self, endpoint: &Endpoint) -> hyper::http::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder()
             .method(&self.method)
-            .uri(self.path)
+            .uri(&self.path)
             .header(HOST, endpoint.host_and_port())
             .header(ACCEPT, self.accept);
         if let Some(credentials) = &self.authorization {

@@ -27,6 +27,9 @@ pub const FULLCMC: &str = "/.well-known/est/fullcmc";
 /// POST: a key made by the authority (RFC 7030 §4.4).
 pub const SERVERKEYGEN: &str = "/.well-known/est/serverkeygen";
 
+/// The label under which `simplereenroll` yields a certificate for a software key, to compare a key with.
+pub const BISECT: &str = "bisect";
+
 const OPERATIONS: [&str; 6] = [CACERTS, SIMPLEENROLL, SIMPLEREENROLL, CSRATTRS, FULLCMC, SERVERKEYGEN];
 
 /// The path of an operation under a label: `/.well-known/est/LABEL/cacerts` (RFC 7030 §3.2.2).

@@ -25,6 +25,6 @@ pub use client::Client;
 pub use endpoint::Endpoint;
 pub use enrolment::{Enrolment, Step, enroll};
 pub use error::{Error, Result};
-pub use renewal::{Sponsor, certify, forget_rekey, rekey, renew, retire};
+pub use renewal::{Sponsor, bisect, certify, forget_rekey, rekey, renew, retire};
 pub use token::{MAX_TOKEN, Token, TokenContents, TokenSecret, subject_of};
 pub use trust::Trust;

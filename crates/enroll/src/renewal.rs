@@ -146,6 +146,24 @@ pub async fn rekey(
     Ok(renewed)
 }
 
+/// A chain with the names of `identity` for the software key `key`, to compare the identity's key with. The
+/// authority issues it for minutes if the profile allows it, and marks it. `hardware` is the identity's own
+/// credential, which authenticates the request.
+///
+/// # Errors
+/// As [`renew`].
+pub async fn bisect(
+    identity: &Identity,
+    hardware: &Credential,
+    key: Arc<dyn Key>,
+) -> Result<Vec<CertificateDer<'static>>> {
+    let renewal = Renewal::of(identity, None)?;
+    let csr = renewal.request(&*key)?;
+    let client = renewal.client()?;
+    let issued = client.bisect(&csr, hardware).await?;
+    renewal.checked(&client, &issued, &key.info().spki).await
+}
+
 /// Deletes the key that a rekey put out of service, once the new one has proved itself.
 ///
 /// # Errors
@@ -184,7 +202,6 @@ struct Renewal {
     chain: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
     endpoint: Endpoint,
-    key: KeyUri,
 }
 
 impl Renewal {
@@ -201,7 +218,6 @@ impl Renewal {
             chain: paying.chain.clone(),
             roots: identity.roots.clone(),
             endpoint: authority.parse()?,
-            key: identity.key.clone(),
         })
     }
 
@@ -235,12 +251,26 @@ impl Renewal {
         spki: &[u8],
     ) -> Result<Vec<CertificateDer<'static>>> {
         let credential = Credential::new(self.chain.clone(), paying)?;
-        let client = Client::new(self.endpoint.clone(), Trust::Roots(self.roots.clone()))?;
+        let client = self.client()?;
         let issued = client.simplereenroll(csr, &credential).await?;
+        self.checked(&client, &issued, spki).await
+    }
+
+    fn client(&self) -> Result<Client> {
+        Client::new(self.endpoint.clone(), Trust::Roots(self.roots.clone()))
+    }
+
+    /// The chain of what was issued, if it is for `spki` and for the old names.
+    async fn checked(
+        &self,
+        client: &Client,
+        issued: &[Certificate],
+        spki: &[u8],
+    ) -> Result<Vec<CertificateDer<'static>>> {
         let authorities = client.cacerts().await?;
         let wrong = |reason: String| Error::WrongCertificate { url: self.endpoint.to_string(), reason };
         let leaf = issued.iter().find(|certificate| certificate.spki() == spki);
-        let leaf = leaf.ok_or_else(|| wrong(format!("it is not for the key of `{}`", self.key)))?;
+        let leaf = leaf.ok_or_else(|| wrong("it is not for the key of the request".into()))?;
         if leaf.subject() != self.old.subject()
             || !same_names(leaf, self.old.subject_alt_names().iter().map(ToString::to_string))
         {

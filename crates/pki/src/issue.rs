@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5280::{ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_KP_OCSP_SIGNING};
+use const_oid::db::rfc5280::{ANY_POLICY, ID_AD_CA_ISSUERS, ID_AD_OCSP, ID_KP_OCSP_SIGNING, ID_QT_UNOTICE};
 use const_oid::db::rfc6960::ID_PKIX_OCSP_NOCHECK;
-use der::asn1::{BitString, Null, OctetString};
+use der::asn1::{Any, BitString, Null, OctetString};
 use der::flagset::FlagSet;
 use der::{Decode, Document, Encode};
 use enclasp_keystore::{Key, SignContext};
@@ -17,10 +17,11 @@ use spki::{
 use x509_cert::TbsCertificate;
 use x509_cert::builder::profile::BuilderProfile;
 use x509_cert::builder::{Builder, CertificateBuilder};
+use x509_cert::ext::pkix::certpolicy::{DisplayText, PolicyInformation, PolicyQualifierInfo, UserNotice};
 use x509_cert::ext::pkix::crl::dp::DistributionPoint;
 use x509_cert::ext::pkix::{
     AccessDescription, AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints,
-    CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
+    CertificatePolicies, CrlDistributionPoints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier,
 };
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
@@ -287,6 +288,10 @@ impl<'a> Extensions<'a> {
             .with(&BasicConstraints { ca: false, path_len_constraint: None })?
             .with(&KeyUsage(FlagSet::from(KeyUsages::DigitalSignature)))?
             .with(&ExtendedKeyUsage(usages))?;
+        let extensions = match &profile.notice {
+            Some(text) => extensions.with(&notice(text)?)?,
+            None => extensions,
+        };
         if sans.is_empty() { Ok(extensions) } else { extensions.with(&san::extension(sans)?) }
     }
 
@@ -346,6 +351,20 @@ impl BuilderProfile for Extensions<'_> {
     ) -> x509_cert::builder::Result<Vec<Extension>> {
         Ok(self.list.clone())
     }
+}
+
+/// Any policy, with a text for people.
+fn notice(text: &str) -> Result<CertificatePolicies> {
+    let notice =
+        UserNotice { notice_ref: None, explicit_text: Some(DisplayText::Utf8String(text.to_owned())) };
+    let qualifier = PolicyQualifierInfo {
+        policy_qualifier_id: ID_QT_UNOTICE,
+        qualifier: Some(encoded(WHAT, Any::encode_from(&notice))?),
+    };
+    Ok(CertificatePolicies(vec![PolicyInformation {
+        policy_identifier: ANY_POLICY,
+        policy_qualifiers: Some(vec![qualifier]),
+    }]))
 }
 
 fn authority_key_identifier(issuer: &Certificate) -> Result<AuthorityKeyIdentifier> {

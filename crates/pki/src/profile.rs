@@ -113,6 +113,9 @@ pub struct Profile {
     /// Whether its certificates say that nobody publishes their revocation (noRevAvail, RFC 9608), as they
     /// end soon anyway. Then they name neither a CRL nor an OCSP responder.
     pub no_rev_avail: bool,
+    /// What its certificates tell whoever reads them, in at most 200 characters: the explicit text of a
+    /// userNotice (RFC 5280 §4.2.1.4). Nothing is decided by it.
+    pub notice: Option<String>,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -135,6 +138,7 @@ impl Profile {
             default_lifetime: 30 * DAY,
             max_lifetime: 90 * DAY,
             no_rev_avail: false,
+            notice: None,
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Renewal over mutual TLS, and the server's renewal of its own certificate.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use enclasp_enroll::{Error, enroll, renew};
+use enclasp_enroll::{Error, bisect, enroll, renew};
 use enclasp_keystore::Key;
+use enclasp_pki::Certificate;
 use enclasp_tls::Credential;
 
-use crate::support::{Ca, csr, token_request, until};
+use crate::support::{Ca, csr, file, run, token_request, until};
 
 async fn enrolled(ca: &Ca, name: &str) -> (enclasp_identity::Identity, Arc<dyn Key>) {
     let names = [format!("dns:{name}")];
@@ -68,6 +70,46 @@ async fn an_expired_certificate_is_refused() {
     let error = renew(&identity, key, None, &ca.enrolment("web").store).await.unwrap_err();
     assert!(matches!(error, Error::NotRenewable { .. }), "{error}");
     assert_eq!(ca.issued().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_software_key_for_a_comparison_is_certified_where_the_profile_allows_it() {
+    let allowing = |config: String| config.replace("bisect = false", "bisect = true");
+    let strict = Ca::start().await;
+    let (identity, key) = enrolled(&strict, "web").await;
+    let credential = Credential::new(identity.chain.clone(), key).unwrap();
+    let error = bisect(&identity, &credential, strict.key("twin")).await.unwrap_err();
+    assert!(error.to_string().contains("allows no software key"), "{error}");
+    assert_eq!(strict.issued().await.len(), 1);
+
+    let ca = Ca::start_with(allowing).await;
+    let (identity, key) = enrolled(&ca, "web").await;
+    let credential = Credential::new(identity.chain.clone(), key).unwrap();
+    let twin = ca.key("twin");
+    let chain = bisect(&identity, &credential, twin.clone()).await.unwrap();
+    let (old, new) = (identity.leaf().unwrap(), Certificate::from_der(&chain[0]).unwrap());
+    assert_eq!((old.subject(), old.subject_alt_names()), (new.subject(), new.subject_alt_names()));
+    assert_eq!(new.spki(), twin.info().spki);
+    let life = new.not_after().duration_since(new.not_before()).unwrap();
+    assert!(life <= Duration::from_secs(11 * 60), "{life:?}");
+    let path = file(ca.folder.path(), "twin.pem", new.to_pem());
+    let text = run(Command::new("openssl").args(["x509", "-noout", "-text", "-in", &path]));
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("Explicit Text: a software key, to compare a handshake with"), "{text}");
+    let records = ca.issued().await;
+    assert_eq!(records.last().unwrap().issued_by, enclasp_ca::IssuedBy::Bisect);
+
+    // It leads to no other certificate.
+    let credential = Credential::new(chain, twin.clone()).unwrap();
+    let request = csr(&*twin, "CN=web", &["dns:web"]);
+    for refused in [
+        ca.client().simplereenroll(&request, &credential).await,
+        ca.client().bisect(&request, &credential).await,
+    ] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, Error::Refused { status: 403, .. }), "{error}");
+    }
+    assert_eq!(ca.issued().await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
