@@ -12,6 +12,7 @@ mod authority_keeps_its_key_in_hardware;
 mod authority_listens_where_its_url_says;
 mod authority_refuses_bad_requests;
 mod backups_are_restored;
+mod bisect_finds_where_the_keys_part;
 mod certificate_lives_on_the_token;
 mod client_needs_roots;
 mod client_of_another_ca_is_refused;

@@ -267,9 +267,21 @@ codes! {
     NOT_THE_SAME = "EN-TLS-0055", "the two ends saw different connections";
 }
 
+codes! {
+    /// Findings about the same connection with two keys.
+    BISECT:
+    BISECT_KEY = "EN-BIS-0001", "the software key is accepted, and the key in hardware is not";
+    BISECT_CONTROL = "EN-BIS-0002", "the key in hardware is accepted, and the software key is not";
+    BISECT_BOTH_PASS = "EN-BIS-0003", "both keys are accepted";
+    BISECT_ALIKE = "EN-BIS-0004", "both keys are refused alike";
+    BISECT_BOTH_FAIL = "EN-BIS-0005", "both keys are refused, for different reasons";
+    BISECT_NOTHING = "EN-BIS-0006", "no connection put both keys to the test";
+    BISECT_STAND_IN = "EN-BIS-0007", "the keys were compared at the doctor's own server";
+}
+
 /// Every list of codes.
 pub const ALL: &[&[Code]] =
-    &[KEY, TLS, FILE, PUBLIC_KEY, SIGNATURE, REQUEST, CERTIFICATE, KEY_FILE, P12, CRL];
+    &[KEY, TLS, FILE, PUBLIC_KEY, SIGNATURE, REQUEST, CERTIFICATE, KEY_FILE, P12, CRL, BISECT];
 
 #[cfg(test)]
 mod tests {

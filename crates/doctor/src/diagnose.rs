@@ -26,8 +26,8 @@ pub struct Context {
     /// Whether a client without a certificate is a failure although it was served: it is where
     /// somebody came to test one.
     pub certificate_wanted: bool,
-    /// The server's certificate is the doctor's own: nothing is to be said about it.
-    pub own_server: bool,
+    /// Nothing is to be said about the server's certificate: it is the doctor's own, or not the matter.
+    pub spare_server: bool,
     /// The server answers with [`old_server`](crate::old_server)'s flight, and ends the connection
     /// after the client's.
     pub stops_early: bool,
@@ -49,7 +49,7 @@ impl Context {
         Self {
             now,
             certificate_wanted: false,
-            own_server: false,
+            spare_server: false,
             stops_early: false,
             client_roots: Vec::new(),
             server_roots: Vec::new(),

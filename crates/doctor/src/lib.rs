@@ -5,6 +5,7 @@
 //! What is not understood is reported as that, with the evidence, and never guessed at.
 #![forbid(unsafe_code)]
 
+mod bisect;
 mod both;
 pub mod capture;
 pub mod code;
@@ -23,6 +24,7 @@ pub mod scan;
 mod signature;
 pub mod wire;
 
+pub use bisect::{Bisection, Outcome, Trial, differences, examine_bisection};
 pub use both::diagnose_both;
 pub use code::Code;
 pub use diagnose::{Context, diagnose};

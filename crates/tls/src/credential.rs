@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 
 use crate::evidence::{CertificateSummary, summaries};
-use crate::{Error, Result};
+use crate::{Error, Result, Version};
 
 /// What one side of a connection authenticates itself with. Cloning shares it.
 #[derive(Clone)]
@@ -112,8 +112,30 @@ impl Credential {
     }
 
     /// What it may sign with, the natural scheme first.
-    pub(crate) fn schemes(&self) -> &[Scheme] {
+    pub fn schemes(&self) -> &[Scheme] {
         &self.0.schemes
+    }
+
+    /// Those of [`schemes`](Self::schemes) that `version` has.
+    pub fn schemes_in(&self, version: Version) -> Vec<Scheme> {
+        let allowed = |scheme: &Scheme| version == Version::Tls12 || allowed_in_tls13(*scheme);
+        self.schemes().iter().copied().filter(allowed).collect()
+    }
+
+    /// The same, but it signs with `scheme` alone. `None` if it may not.
+    pub fn with_only(&self, scheme: Scheme) -> Option<Self> {
+        let Inner { chain, leaf, summaries, algorithm, key, schemes, offloads } = &*self.0;
+        schemes.contains(&scheme).then(|| {
+            Self(Arc::new(Inner {
+                chain: chain.clone(),
+                leaf: leaf.clone(),
+                summaries: summaries.clone(),
+                algorithm: *algorithm,
+                key: key.clone(),
+                schemes: vec![scheme],
+                offloads: offloads.clone(),
+            }))
+        })
     }
 
     pub(crate) fn prompts(&self) -> bool {
@@ -124,6 +146,12 @@ impl Credential {
     pub(crate) fn offloads(&self) -> Option<&Arc<Semaphore>> {
         (!self.key().is_immediate()).then_some(&self.0.offloads)
     }
+}
+
+/// TLS 1.3 binds the hash to the curve (RFC 8446 §4.2.3), and has no PKCS #1 v1.5.
+pub(crate) fn allowed_in_tls13(scheme: Scheme) -> bool {
+    let pss = matches!(scheme, Scheme::RsaPssSha256 | Scheme::RsaPssSha384 | Scheme::RsaPssSha512);
+    pss || (scheme == scheme.algorithm().natural_scheme())
 }
 
 impl fmt::Debug for Credential {

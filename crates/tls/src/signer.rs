@@ -11,10 +11,11 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 
+use crate::credential::allowed_in_tls13;
 use crate::error::list;
 use crate::evidence::{Role, SignatureEvidence, scheme_name};
 use crate::recorder::Recorder;
-use crate::{Credential, Error};
+use crate::{Credential, Error, Version};
 
 /// Presents one credential, or none, and records what was asked for.
 #[derive(Debug)]
@@ -180,8 +181,7 @@ impl TlsSigner {
         let credential = &self.credential;
         let tls13 = message.starts_with(&TLS13_PREFIX);
         if tls13 && !allowed_in_tls13(self.scheme) {
-            let able: Vec<_> =
-                credential.schemes().iter().copied().filter(|scheme| allowed_in_tls13(*scheme)).collect();
+            let able = credential.schemes_in(Version::Tls13);
             return Err(match recorder {
                 Some(recorder) => no_common_scheme(credential, &able, &self.offered, recorder),
                 None => enclasp_keystore::Error::Unsupported {
@@ -223,10 +223,4 @@ impl TlsSigner {
         }
         Ok(signature.into_bytes())
     }
-}
-
-/// TLS 1.3 binds the hash to the curve (RFC 8446 §4.2.3), and has no PKCS #1 v1.5.
-fn allowed_in_tls13(scheme: Scheme) -> bool {
-    let pss = matches!(scheme, Scheme::RsaPssSha256 | Scheme::RsaPssSha384 | Scheme::RsaPssSha512);
-    pss || (scheme == scheme.algorithm().natural_scheme())
 }

@@ -1,7 +1,7 @@
 /* A PKCS#11 module that is SoftHSM but for its C_Sign. There may be files in the folder that FAULTY names:
    `crash`, for which it crashes once, `broken`, as long as which it always does, `hang`, as long as which it
-   does not return, `leak`, as long as which it takes 16 MiB of memory more each time, and `open`, as long as which
-   it leaves 512 files open. */
+   does not return, `leak`, as long as which it takes 16 MiB of memory more each time, `open`, as long as which
+   it leaves 512 files open, and `lie`, as long as which a bit of each signature is wrong. */
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -48,7 +48,10 @@ static unsigned long faulty_sign(unsigned long session, unsigned char *data, uns
     if (is_there("open"))
         for (int file = 0; file < FILES; file++)
             dup(0);
-    return real_sign(session, data, length, signature, signature_length);
+    unsigned long outcome = real_sign(session, data, length, signature, signature_length);
+    if (outcome == 0 && signature && *signature_length && is_there("lie"))
+        signature[*signature_length - 1] ^= 1;
+    return outcome;
 }
 
 unsigned long C_GetFunctionList(struct functions **list) {

@@ -1,6 +1,7 @@
 //! `enclasp doctor`: what is wrong, why, and what to do.
 
 mod authority;
+mod bisect;
 mod capture;
 mod connect;
 mod file;
@@ -36,6 +37,8 @@ enum Verb {
     Listen(listen::Listen),
     /// Say what a server asks for, what became of the handshake, and why it refuses.
     Connect(connect::Connect),
+    /// Make the same connection with a software key, to see whether the key in hardware is what is wrong.
+    Bisect(bisect::Bisect),
     /// Look at the handshakes in a capture of network packets.
     Capture(capture::Capture),
     /// Compare what both ends of one connection saw.
@@ -56,6 +59,7 @@ pub(crate) async fn run(global: &Global, doctor: Doctor) -> Outcome {
     match doctor.verb {
         Verb::Listen(listen) => listen::run(global, listen),
         Verb::Connect(connect) => connect::run(global, connect).await,
+        Verb::Bisect(bisect) => bisect::run(global, &bisect).await,
         Verb::Capture(capture) => capture::run(global, &capture),
         Verb::Both(both) => capture::both(global, &both),
         Verb::Key(key) => key::run(global, key),

@@ -10,7 +10,7 @@ use crate::wire::{Side, version};
 use crate::{Confidence, Finding, Observation, code};
 
 pub(super) fn findings(seen: &Observation, context: &Context, findings: &mut Vec<Finding>) {
-    if !context.own_server {
+    if !context.spare_server {
         let name = seen.client_hellos.last().and_then(|hello| hello.server_name.clone());
         let name = name.or_else(|| context.server_name.clone());
         let chain = Chain::read(Side::Server, &seen.server_chain, findings);

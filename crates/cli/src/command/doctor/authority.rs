@@ -16,7 +16,9 @@ use base64::engine::general_purpose::STANDARD;
 use enclasp_identity::State;
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeySpec, KeyUri, Keystore, SignContext, durable};
-use enclasp_pki::{Certificate, Issuer, Leaf, Profile, SubjectAltName, create_root};
+use enclasp_pki::{Certificate, DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_root};
+use enclasp_tls::Credential;
+use rustls_pki_types::CertificateDer;
 
 use crate::failure::{Failure, Outcome};
 
@@ -27,10 +29,18 @@ pub(super) struct Authority {
     folder: PathBuf,
 }
 
-/// A server certificate and its key.
-pub(super) struct ServerKey {
+/// A key of this process with its certificate.
+pub(super) struct OwnKey {
     pub(super) chain: Vec<Vec<u8>>,
     pub(super) key: Arc<SoftKey>,
+}
+
+impl OwnKey {
+    /// Both, for TLS.
+    pub(super) fn credential(&self) -> Outcome<Credential> {
+        let chain = self.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        Ok(Credential::new(chain, self.key.clone())?)
+    }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -86,36 +96,52 @@ impl Authority {
     }
 
     /// A P-256 and an RSA server key with certificates for these names.
-    pub(super) fn server_keys(&self, names: &[String], addresses: &[IpAddr]) -> Outcome<Vec<ServerKey>> {
+    pub(super) fn server_keys(&self, names: &[String], addresses: &[IpAddr]) -> Outcome<Vec<OwnKey>> {
         let mut sans: Vec<SubjectAltName> = Vec::new();
         for name in names {
             // A machine may be called something that is no DNS name.
             sans.extend(format!("dns:{name}").parse::<SubjectAltName>().ok());
         }
         sans.extend(addresses.iter().map(|address| SubjectAltName::Ip(*address)));
-        let name = |which: &str| KeyUri::soft(which).map_err(Failure::from);
-        let ec = SoftKey::generate(name("doctor-p256")?, Algorithm::P256)?;
-        let failed = |_| Failure::new("cannot make an RSA key");
-        let rsa: Pkcs8V1Der<'_> =
-            RsaKeyPair::generate(KeySize::Rsa2048).and_then(|pair| pair.as_der()).map_err(failed)?;
-        let rsa = SoftKey::from_pkcs8(name("doctor-rsa")?, rsa.as_ref())?;
-        [ec, rsa].into_iter().map(|key| self.certify(key, &sans)).collect()
+        let subject = "CN=Enclasp doctor".parse()?;
+        let profile = Profile::server();
+        [("doctor-p256", Algorithm::P256), ("doctor-rsa", Algorithm::Rsa)]
+            .into_iter()
+            .map(|(name, algorithm)| self.certify(software_key(name, algorithm)?, &profile, &subject, &sans))
+            .collect()
     }
 
-    fn certify(&self, key: SoftKey, sans: &[SubjectAltName]) -> Outcome<ServerKey> {
-        let subject = "CN=Enclasp doctor".parse()?;
-        let leaf = Leaf {
-            profile: &Profile::server(),
-            subject: &subject,
-            subject_alt_names: sans,
-            spki: &key.info().spki,
-            lifetime: None,
-        };
+    /// A software key of the type of `certificate`'s, with a certificate of this authority for the same names.
+    pub(super) fn twin(&self, certificate: &Certificate) -> Outcome<OwnKey> {
+        let key = software_key("doctor-twin", certificate.algorithm()?)?;
+        self.certify(key, &Profile::client(), certificate.subject(), certificate.subject_alt_names())
+    }
+
+    fn certify(
+        &self,
+        key: SoftKey,
+        profile: &Profile,
+        subject: &DistinguishedName,
+        subject_alt_names: &[SubjectAltName],
+    ) -> Outcome<OwnKey> {
+        let leaf = Leaf { profile, subject, subject_alt_names, spki: &key.info().spki, lifetime: None };
         let issuer = Issuer::new(self.root.clone(), &*self.key)?;
         let certificate =
-            issuer.issue(&leaf, SystemTime::now(), &SignContext::new("the doctor's server certificate"))?;
-        Ok(ServerKey { chain: vec![certificate.der().to_vec()], key: Arc::new(key) })
+            issuer.issue(&leaf, SystemTime::now(), &SignContext::new("a certificate of the doctor's"))?;
+        Ok(OwnKey { chain: vec![certificate.der().to_vec()], key: Arc::new(key) })
     }
+}
+
+/// A key in this process, which ends with it.
+pub(super) fn software_key(name: &str, algorithm: Algorithm) -> Outcome<SoftKey> {
+    let name = KeyUri::soft(name)?;
+    if algorithm != Algorithm::Rsa {
+        return Ok(SoftKey::generate(name, algorithm)?);
+    }
+    let failed = |_| Failure::new("cannot make an RSA key");
+    let pair: Pkcs8V1Der<'_> =
+        RsaKeyPair::generate(KeySize::Rsa2048).and_then(|pair| pair.as_der()).map_err(failed)?;
+    Ok(SoftKey::from_pkcs8(name, pair.as_ref())?)
 }
 
 /// A configuration profile with a root certificate (Apple's Configuration Profile Reference).

@@ -10,9 +10,10 @@ use enclasp_doctor::scan::{Offer, scan};
 use enclasp_doctor::wire::Side;
 use enclasp_doctor::{Context, Evidence, Observation, Recording, Report, capture, diagnose, observe};
 use enclasp_identity::{Criteria, Identity, State, select};
-use enclasp_pki::{DistinguishedName, Purpose};
+use enclasp_pki::{Certificate, DistinguishedName, Purpose};
 use enclasp_tls::{Credential, Options, Signing, Version, observing, observing_client, server_name};
 use rustls::ClientConnection;
+use rustls_pki_types::CertificateDer;
 
 use super::starttls::{self, StartTls};
 use super::tee::{Secrets, Tee};
@@ -37,6 +38,9 @@ pub(crate) struct Connect {
     choice: session::Choice,
     #[command(flatten)]
     way: Way,
+    /// Roots that the server's certificate has to lead to [default: those of the identity].
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
     /// Present none.
     #[arg(long, conflicts_with_all = ["identity", "issuer"])]
     no_identity: bool,
@@ -54,9 +58,6 @@ pub(crate) struct Connect {
 /// How a server is reached.
 #[derive(clap::Args)]
 pub(super) struct Way {
-    /// Roots that the server's certificate has to lead to [default: those of the identity].
-    #[arg(long, value_name = "FILE")]
-    cacert: Option<PathBuf>,
     /// The name to ask for [default: HOST].
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
@@ -65,7 +66,7 @@ pub(super) struct Way {
     alpn: Vec<String>,
     /// Speak only this version: 1.2 or 1.3.
     #[arg(long, value_name = "VERSION")]
-    tls: Option<Version>,
+    pub(super) tls: Option<Version>,
     /// Ask for TLS first, as this protocol does.
     #[arg(long, value_name = "PROTOCOL")]
     starttls: Option<StartTls>,
@@ -85,7 +86,18 @@ pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
     } else {
         session::client_identity(&state, &connect.choice, global.verbose > 0)?
     };
-    let attempt = connect.way.attempt(&state, &connect.address, identity.as_ref()).await?;
+    let caller = Caller {
+        as_whom: identity
+            .as_ref()
+            .map_or_else(|| "as nobody".into(), |identity| format!("as `{}`", identity.name)),
+        credential: identity.as_ref().map(|identity| Credential::open(&state, identity)).transpose()?,
+        server_roots: Some(match (&connect.cacert, &identity) {
+            (Some(path), _) => input::certificates(path)?,
+            (None, Some(identity)) => parsed(&identity.roots)?,
+            (None, None) => Vec::new(),
+        }),
+    };
+    let attempt = connect.way.attempt(&connect.address, &caller, connect.way.tls).await?;
     if let Some(path) = &connect.record {
         std::fs::write(path, capture::pcapng(&attempt.recording))
             .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
@@ -98,6 +110,20 @@ pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
     conclude_all(global, &[Shown { report, events: seen.events }], connect.html.as_deref())
 }
 
+fn parsed(ders: &[CertificateDer<'_>]) -> Outcome<Vec<Certificate>> {
+    Ok(ders.iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?)
+}
+
+/// Who connects.
+pub(super) struct Caller {
+    /// ``as `laptop` ``.
+    pub(super) as_whom: String,
+    /// What is presented to a server that asks.
+    pub(super) credential: Option<Credential>,
+    /// What the server's certificate has to lead to; `None` if nothing is to be said about it.
+    pub(super) server_roots: Option<Vec<Certificate>>,
+}
+
 /// One connection that was tried.
 pub(super) struct Attempt {
     pub(super) recording: Recording,
@@ -106,56 +132,47 @@ pub(super) struct Attempt {
 }
 
 impl Way {
-    /// Connects once as `identity`, and says what came of it.
+    /// The same without what is only about the server that was named.
+    pub(super) fn to_another(&self) -> Self {
+        let Self { tls, connect_timeout, .. } = *self;
+        Self { tls, connect_timeout, server_name: None, alpn: Vec::new(), starttls: None }
+    }
+
+    /// Connects once, and says what came of it. `version` alone is spoken, if one is given.
     pub(super) async fn attempt(
         &self,
-        state: &State,
         address: &str,
-        identity: Option<&Identity>,
+        caller: &Caller,
+        version: Option<Version>,
     ) -> Outcome<Attempt> {
         let asked = self.server_name.clone().map_or_else(|| host(address), Ok)?;
         let name = server_name(&asked)?;
-        let credential = identity.map(|identity| Credential::open(state, identity)).transpose()?;
+        let credential = caller.credential.as_ref();
         let mut options = Options { alpn: self.alpn.clone(), ..Options::default() };
-        if let Some(version) = self.tls {
+        if let Some(version) = version {
             options.versions = version..=version;
         }
         let secrets = Arc::new(Secrets::default());
-        let config = observing_client(credential.clone(), &options, secrets.clone())?;
+        let config = observing_client(credential.cloned(), &options, secrets.clone())?;
         let connection = ClientConnection::new(Arc::new(config), name).map_err(Failure::new)?;
         let mut tee = Tee::new(self.reach(address).await?, Side::Client, self.connect_timeout)?;
-        let (_, signing) = {
-            let credential = credential.as_ref();
-            tokio::task::block_in_place(|| {
-                // What goes wrong is in the recording.
-                observing(address, credential, &options, || converse(connection, &mut tee).is_ok())
-            })
-        };
+        let (_, signing) = tokio::task::block_in_place(|| {
+            // What goes wrong is in the recording.
+            observing(address, credential, &options, || converse(connection, &mut tee).is_ok())
+        });
         tee.recording.secrets = secrets.told();
         let seen = observe(&tee.recording);
         let mut context = Context::at(SystemTime::now());
         context.server_name = Some(asked);
-        let roots = match (&self.cacert, identity) {
-            (Some(path), _) => input::certificates(path)?,
-            (None, Some(identity)) => identity
-                .roots
-                .iter()
-                .map(|root| enclasp_pki::Certificate::from_der(root))
-                .collect::<Result<_, _>>()?,
-            (None, None) => Vec::new(),
-        };
-        context.server_roots = roots;
-        if let (Some(identity), Some(_)) = (identity, &credential) {
-            let schemes = state.open_key(&identity.key)?.info().usable_schemes();
-            context.own_schemes = Some(schemes.iter().map(|scheme| scheme.code_point()).collect());
-        }
+        context.spare_server = caller.server_roots.is_none();
+        context.server_roots = caller.server_roots.clone().unwrap_or_default();
+        context.own_schemes =
+            credential.map(|own| own.schemes().iter().map(|scheme| scheme.code_point()).collect());
         let Signing { signatures, failure } = signing;
         if let Some(enclasp_tls::Error::Key(error)) = failure {
             context.own_failure = Some(error);
         }
-        let as_whom =
-            identity.map_or_else(|| "as nobody".into(), |identity| format!("as `{}`", identity.name));
-        let mut report = diagnose(format!("{address} {as_whom}"), &seen, &context);
+        let mut report = diagnose(format!("{address} {}", caller.as_whom), &seen, &context);
         for signature in signatures {
             let key = signature.key.unwrap_or_default();
             let took = signature.elapsed_us.unwrap_or_default();

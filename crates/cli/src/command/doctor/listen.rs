@@ -1,7 +1,7 @@
 //! `enclasp doctor listen`: a server to point any client at.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -14,9 +14,8 @@ use enclasp_doctor::{Context, Recording, Report, capture, diagnose, observe};
 use enclasp_pki::Certificate;
 use enclasp_tls::{Credential, Options, observing_server};
 use rustls::{DistinguishedName, ServerConfig, ServerConnection};
-use rustls_pki_types::CertificateDer;
 
-use super::authority::{Authority, ServerKey};
+use super::authority::{Authority, OwnKey};
 use super::tee::{Secrets, Tee};
 use super::{Shown, write_html};
 use crate::args::Global;
@@ -89,7 +88,7 @@ const MAX_AT_ONCE: usize = 64;
 
 /// What all connections share.
 struct Stand {
-    keys: Vec<ServerKey>,
+    keys: Vec<OwnKey>,
     credentials: Vec<Credential>,
     only: Option<Version>,
     authorities: Vec<Vec<u8>>,
@@ -157,10 +156,7 @@ fn set_up(global: &Global, listen: &Listen, at: SocketAddr) -> Outcome<Stand> {
         names.extend(listen.name.iter().cloned());
         names.dedup();
         keys = authority.server_keys(&names, &addresses)?;
-        for ServerKey { chain, key } in &keys {
-            let chain = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-            credentials.push(Credential::new(chain, key.clone())?);
-        }
+        credentials = keys.iter().map(OwnKey::credential).collect::<Outcome<_>>()?;
         introduce(&authority, &names, &addresses, at.port());
     }
     if let Some(folder) = &listen.record {
@@ -176,6 +172,28 @@ fn set_up(global: &Global, listen: &Listen, at: SocketAddr) -> Outcome<Stand> {
         client_roots,
         record: listen.record.clone(),
     })
+}
+
+/// Starts a server of the doctor's own on this machine, which accepts every client as long as this process runs.
+/// Returns its port.
+pub(super) fn stand_in(authority: &Authority) -> Outcome<u16> {
+    let keys = authority.server_keys(&["localhost".to_owned()], &[])?;
+    let credentials = keys.iter().map(OwnKey::credential).collect::<Outcome<_>>()?;
+    let stand = Arc::new(Stand {
+        own_server: true,
+        keys,
+        credentials,
+        only: None,
+        authorities: Vec::new(),
+        client_roots: Vec::new(),
+        record: None,
+    });
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    // What it sees, the client's end sees too.
+    let (results, _) = mpsc::channel();
+    thread::spawn(move || accept(&listener, &stand, usize::MAX, &results));
+    Ok(port)
 }
 
 /// The addresses that a client can reach us at.
@@ -252,7 +270,7 @@ fn serve(stand: &Stand, stream: TcpStream, number: usize) -> Option<Shown> {
     let examined = format!("connection {number} from {}", tee.recording.client);
     let mut context = Context {
         certificate_wanted: true,
-        own_server: stand.own_server,
+        spare_server: stand.own_server,
         client_roots: stand.client_roots.clone(),
         ..Context::at(SystemTime::now())
     };
