@@ -13,6 +13,7 @@ mod parts;
 mod ports;
 mod postgres;
 mod process;
+mod tap;
 mod terminal;
 
 pub(crate) use authority::{ALGORITHMS, CURVES, VERSIONS};
@@ -27,4 +28,5 @@ pub(crate) use parts::{is_root, needs};
 pub(crate) use ports::free_ports;
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{Done, PATIENCE, Running, run, run_with_input};
+pub(crate) use tap::{CaptureFile, Tap};
 pub(crate) use terminal::Terminal;

@@ -4,8 +4,10 @@ mod java;
 mod misbehaving;
 mod nginx;
 mod openssl;
+mod situation;
 
 pub(crate) use java::{Java, JavaClient, java_on_revocation};
-pub(crate) use misbehaving::{Ending, claim_rsa_with_an_ec_certificate};
+pub(crate) use misbehaving::{Ending, Lie, misbehave};
 pub(crate) use nginx::Nginx;
 pub(crate) use openssl::{s_client, s_server};
+pub(crate) use situation::situations_are_understood;

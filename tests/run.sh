@@ -39,6 +39,9 @@ softhsm2-util softhsm2 keys on PKCS#11 tokens: SoftHSM
 pkcs11-tool opensc keys on PKCS#11 tokens, made and read by OpenSC; our module by its tests
 /usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so libengine-pkcs11-openssl our module in OpenSSL, curl, nginx
 tstclnt libnss3-tools our module in NSS
+selfserv libnss3-tools handshakes that the doctor explains
+wget wget handshakes that the doctor explains
+chromium chromium handshakes that the doctor explains
 modutil libnss3-tools our module in NSS
 sshd openssh-server our module in OpenSSH
 ssh openssh-client our module in OpenSSH

@@ -31,6 +31,7 @@ mod curl_is_served;
 mod demo_shows_the_whole_story;
 mod demo_with_hardware;
 mod doctor_explains_files;
+mod doctor_explains_handshakes;
 mod doctor_explains_requests;
 mod doctor_names_what_a_client_does_wrong;
 mod enrolment_goes_on_after_a_crash;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::{Done, Home, Running, run, run_with_input};
 
@@ -14,10 +15,9 @@ pub(crate) struct Java {
 impl Java {
     /// Serves as each of `peers`, and trusts the root in `root`.
     pub(crate) fn server(home: &Home, root: &str, peers: &[&str]) -> Self {
-        trust_store(home, root);
         let stores: Vec<String> = peers.iter().map(|peer| key_store(home, peer)).collect();
         let mut command = java(home.program("java", ""), "Server");
-        command.arg(TRUST).args(stores);
+        command.arg(trust_store(home, root)).args(stores);
         let running = Running::start(command);
         running.stdout.wait_for("ready");
         Self { running }
@@ -38,13 +38,13 @@ impl Java {
 /// Connections that one Java client makes, one after the other.
 pub(crate) struct JavaClient<'a> {
     home: &'a Home,
+    trust: String,
     connections: String,
 }
 
 impl<'a> JavaClient<'a> {
     pub(crate) fn new(home: &'a Home, root: &str) -> Self {
-        trust_store(home, root);
-        Self { home, connections: String::new() }
+        Self { home, trust: trust_store(home, root), connections: String::new() }
     }
 
     /// With a key store: a PKCS#12 file, or the configuration of SunPKCS11 in a file *.pkcs11.
@@ -71,7 +71,7 @@ impl<'a> JavaClient<'a> {
     }
 
     fn run_by(self, mut command: Command) -> Done {
-        command.arg(TRUST);
+        command.arg(&self.trust);
         run_with_input(command, self.connections.as_bytes()).succeeds()
     }
 }
@@ -108,22 +108,35 @@ fn classes() -> &'static Path {
 /// NAME.p12 of NAME.key and NAME.pem.
 fn key_store(home: &Home, name: &str) -> String {
     let store = format!("{name}.p12");
+    let new = new_file();
     home.openssl(&format!(
-        "pkcs12 -export -inkey {name}.key -in {name}.pem -name {name} -passout pass:secret -out {store}"
+        "pkcs12 -export -inkey {name}.key -in {name}.pem -name {name} -passout pass:secret -out {new}"
     ));
+    rename(home, &new, &store);
     store
 }
 
-/// The name of the trust store.
-const TRUST: &str = "java-trust.p12";
-
 /// By the JDK's own tool: Java trusts no certificate in a store that OpenSSL made.
-fn trust_store(home: &Home, root: &str) {
-    if home.path(TRUST).exists() {
-        return;
+fn trust_store(home: &Home, root: &str) -> String {
+    let store = format!("java-trusts-{}.p12", root.replace('/', "-"));
+    if !home.path(&store).exists() {
+        let new = new_file();
+        let arguments = format!(
+            "-importcert -noprompt -alias root -file {root} -keystore {new} -storetype PKCS12 -storepass secret"
+        );
+        run(home.program("keytool", &arguments)).succeeds();
+        rename(home, &new, &store);
     }
-    let arguments = format!(
-        "-importcert -noprompt -alias root -file {root} -keystore {TRUST} -storetype PKCS12 -storepass secret"
-    );
-    run(home.program("keytool", &arguments)).succeeds();
+    store
+}
+
+/// A name that no other thread has for a file.
+fn new_file() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("new-{}.p12", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Who reads it meanwhile reads the one or the other.
+fn rename(home: &Home, from: &str, to: &str) {
+    std::fs::rename(home.path(from), home.path(to)).expect("a file");
 }

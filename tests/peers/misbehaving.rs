@@ -1,4 +1,4 @@
-//! A TLS 1.2 client whose CertificateVerify may lie about the type of its key.
+//! A TLS 1.2 client that may lie about its key, its signature and its certificate.
 //!
 //! Up to CertificateVerify a TLS 1.2 handshake (RFC 5246 §7.3) is in the clear, and a server has to
 //! check that message before it looks at anything that is encrypted. So this client needs no
@@ -7,6 +7,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::harness::Home;
@@ -33,13 +34,72 @@ mod code {
     pub(super) const CLIENT_KEY_EXCHANGE: u8 = 16;
     pub(super) const ECDSA_SECP256R1_SHA256: u16 = 0x0403;
     pub(super) const RSA_PKCS1_SHA256: u16 = 0x0401;
+    pub(super) const ECDSA_SHA224: u16 = 0x0303;
     pub(super) const BAD_RECORD_MAC: u8 = 20;
 }
 
-/// Connects to a server at `port` with the P-256 key and certificate of `peer` in `home`. With
-/// `honest`, the signature is a real one and says what it is; otherwise CertificateVerify claims
-/// rsa_pkcs1_sha256 and carries 256 bits, as the seed's did.
-pub(crate) fn claim_rsa_with_an_ec_certificate(home: &Home, port: u16, peer: &str, honest: bool) -> Ending {
+/// What is wrong with what the client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// Nothing: an ECDSA signature with SHA-256.
+    Nothing,
+    /// CertificateVerify claims rsa_pkcs1_sha256 and carries 256 bits, as the seed's did.
+    RsaClaim,
+    /// r and s side by side, not in DER.
+    RawPair,
+    /// DER with a zero byte too many before r.
+    PaddedInteger,
+    /// SHA-384 where SHA-256 is claimed.
+    OtherHash,
+    /// The digest was hashed once more.
+    DigestHashed,
+    /// The transcript without its last message.
+    OtherTranscript,
+    /// By the key `other.key`.
+    OtherKey,
+    /// The digest in place of a signature.
+    DigestAlone,
+    /// No signature at all.
+    Empty,
+    /// A scheme that the server did not offer.
+    NotOffered,
+    /// No CertificateVerify.
+    NoProof,
+    /// A certificate that is none.
+    Unreadable,
+    /// A Certificate message whose lengths contradict each other.
+    Malformed,
+    /// It leaves when it sees the server's certificate.
+    Leaves,
+}
+
+impl FromStr for Lie {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "nothing" => Self::Nothing,
+            "rsa-claim" => Self::RsaClaim,
+            "raw-pair" => Self::RawPair,
+            "padded-integer" => Self::PaddedInteger,
+            "other-hash" => Self::OtherHash,
+            "digest-hashed" => Self::DigestHashed,
+            "other-transcript" => Self::OtherTranscript,
+            "other-key" => Self::OtherKey,
+            "digest-alone" => Self::DigestAlone,
+            "empty" => Self::Empty,
+            "not-offered" => Self::NotOffered,
+            "no-proof" => Self::NoProof,
+            "unreadable" => Self::Unreadable,
+            "malformed" => Self::Malformed,
+            "leaves" => Self::Leaves,
+            other => return Err(format!("no such lie: {other}")),
+        })
+    }
+}
+
+/// Connects to a server at `port` with the P-256 key and certificate of `peer` in `home`, and lies.
+pub(crate) fn misbehave(home: &Home, port: u16, peer: &str, lie: Lie) -> Ending {
     let mut handshake = Handshake::connect(port);
     handshake.send(code::CLIENT_HELLO, &client_hello());
     let mut certificate_requested = false;
@@ -51,20 +111,84 @@ pub(crate) fn claim_rsa_with_an_ec_certificate(home: &Home, port: u16, peer: &st
         }
     }
     assert!(certificate_requested, "the server does not ask for a certificate");
-    handshake.send(code::CERTIFICATE, &vector(3, &certificates(home, peer)));
-    handshake.send(code::CLIENT_KEY_EXCHANGE, &vector(1, &GENERATOR));
-    let (scheme, signature) = if honest {
-        (code::ECDSA_SECP256R1_SHA256, signature(home, peer, &handshake.transcript))
-    } else {
-        (code::RSA_PKCS1_SHA256, vec![0x5a; 32])
+    if lie == Lie::Leaves {
+        return Ending::AtCertificateVerify(None);
+    }
+    let certificates = match lie {
+        Lie::Unreadable => vector(3, &[0x30, 0x03, 0x02, 0x01, 0x05]),
+        _ => certificates(home, peer, &handshake),
     };
-    let verify = [&scheme.to_be_bytes()[..], &vector(2, &signature)].concat();
-    handshake.send(code::CERTIFICATE_VERIFY, &verify);
+    let mut body = vector(3, &certificates);
+    if lie == Lie::Malformed {
+        body[2] ^= 1;
+    }
+    handshake.send(code::CERTIFICATE, &body);
+    let before = handshake.transcript.clone();
+    handshake.send(code::CLIENT_KEY_EXCHANGE, &vector(1, &GENERATOR));
+    if let Some((scheme, signature)) = proof(home, peer, lie, &before, &handshake) {
+        let verify = [&scheme.to_be_bytes()[..], &vector(2, &signature)].concat();
+        handshake.send(code::CERTIFICATE_VERIFY, &verify);
+    }
     handshake.finish()
+}
+
+/// The scheme and the signature of CertificateVerify, if there is one. `before` lacks the last message of the
+/// transcript.
+fn proof(home: &Home, peer: &str, lie: Lie, before: &[u8], handshake: &Handshake) -> Option<(u16, Vec<u8>)> {
+    let transcript = handshake.transcript.as_slice();
+    let own = format!("lie-{}", handshake.port);
+    let sign =
+        |hash: &str, key: &str, bytes: &[u8]| signature(home, &own, hash, &format!("{key}.key"), bytes);
+    let honest = || sign("sha256", peer, transcript);
+    let digest = || {
+        home.write(&own, transcript);
+        home.openssl(&format!("dgst -sha256 -binary -out {own}-digest {own}"));
+        home.read(&format!("{own}-digest"))
+    };
+    let claimed = match lie {
+        Lie::RsaClaim => code::RSA_PKCS1_SHA256,
+        Lie::NotOffered => code::ECDSA_SHA224,
+        _ => code::ECDSA_SECP256R1_SHA256,
+    };
+    let signature = match lie {
+        Lie::NoProof => return None,
+        Lie::RsaClaim => vec![0x5a; 32],
+        Lie::RawPair => raw_pair(&honest()),
+        Lie::PaddedInteger => padded(&honest()),
+        Lie::OtherHash => sign("sha384", peer, transcript),
+        Lie::NotOffered => sign("sha224", peer, transcript),
+        Lie::DigestHashed => sign("sha256", peer, &digest()),
+        Lie::OtherTranscript => sign("sha256", peer, before),
+        Lie::OtherKey => sign("sha256", "other", transcript),
+        Lie::DigestAlone => digest(),
+        Lie::Empty => Vec::new(),
+        _ => honest(),
+    };
+    Some((claimed, signature))
+}
+
+/// The two INTEGERs of a DER signature of less than 128 bytes, 32 bytes each.
+fn raw_pair(der: &[u8]) -> Vec<u8> {
+    let (mut rest, mut pair) = (&der[2..], Vec::new());
+    for _ in 0..2 {
+        let (number, after) = rest[2..].split_at(usize::from(rest[1]));
+        let number: Vec<u8> = number.iter().copied().skip_while(|byte| *byte == 0).collect();
+        pair.extend(vec![0; 32 - number.len()]);
+        pair.extend(number);
+        rest = after;
+    }
+    pair
+}
+
+/// A DER signature with a zero byte more before its first INTEGER.
+fn padded(der: &[u8]) -> Vec<u8> {
+    [&[der[0], der[1] + 1, der[2], der[3] + 1, 0], &der[4..]].concat()
 }
 
 struct Handshake {
     stream: TcpStream,
+    /// Our end's, which no other connection has at this time.
+    port: u16,
     /// All handshake messages so far, which CertificateVerify signs (RFC 5246 §7.4.8).
     transcript: Vec<u8>,
     /// What came in handshake records and was not looked at yet.
@@ -75,7 +199,8 @@ impl Handshake {
     fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-        Self { stream, transcript: Vec::new(), pending: Vec::new() }
+        let own = stream.local_addr().expect("its address").port();
+        Self { stream, port: own, transcript: Vec::new(), pending: Vec::new() }
     }
 
     fn send(&mut self, kind: u8, body: &[u8]) {
@@ -166,22 +291,24 @@ fn client_hello() -> Vec<u8> {
 }
 
 /// The chain of `peer` in DER, as the body of a Certificate message.
-fn certificates(home: &Home, peer: &str) -> Vec<u8> {
+fn certificates(home: &Home, peer: &str, handshake: &Handshake) -> Vec<u8> {
     let pem = String::from_utf8(home.read(&format!("{peer}.pem"))).expect("PEM");
     let begin = "-----BEGIN CERTIFICATE-----";
     let mut list = Vec::new();
     for (index, one) in pem.split(begin).skip(1).enumerate() {
-        home.write("one.pem", format!("{begin}{one}"));
-        home.openssl(&format!("x509 -in one.pem -outform DER -out {index}.der"));
-        list.extend(vector(3, &home.read(&format!("{index}.der"))));
+        let own = format!("lie-{}-{index}", handshake.port);
+        home.write(&own, format!("{begin}{one}"));
+        home.openssl(&format!("x509 -in {own} -outform DER -out {own}.der"));
+        list.extend(vector(3, &home.read(&format!("{own}.der"))));
     }
     list
 }
 
-fn signature(home: &Home, peer: &str, transcript: &[u8]) -> Vec<u8> {
-    home.write("transcript", transcript);
-    home.openssl(&format!("dgst -sha256 -sign {peer}.key -out signature transcript"));
-    home.read("signature")
+/// Files that begin with `own` are of this connection.
+fn signature(home: &Home, own: &str, hash: &str, key: &str, message: &[u8]) -> Vec<u8> {
+    home.write(own, message);
+    home.openssl(&format!("dgst -{hash} -sign {key} -out {own}-signature {own}"));
+    home.read(&format!("{own}-signature"))
 }
 
 /// `body` after its length in `width` bytes.

@@ -16,17 +16,25 @@ impl Nginx {
     }
 
     /// The same, run by `command`, with a key that need not be in a file.
-    pub(crate) fn start_with(home: &Home, mut command: Command, peer: &str, key: &str, root: &str) -> Self {
+    pub(crate) fn start_with(home: &Home, command: Command, peer: &str, key: &str, root: &str) -> Self {
+        let directives = format!(
+            "ssl_certificate {peer}.pem; ssl_certificate_key \"{key}\"; ssl_client_certificate {root}; \
+             ssl_verify_client on; ssl_verify_depth 3; ssl_protocols TLSv1.2 TLSv1.3;"
+        );
+        Self::with(home, command, "nginx", &directives)
+    }
+
+    /// With these directives of its TLS module. What is of this server in the home begins with `name`.
+    pub(crate) fn with(home: &Home, mut command: Command, name: &str, directives: &str) -> Self {
         let port = free_port();
         let config = include_str!("nginx.conf")
-            .replace("@NAME@", peer)
-            .replace("@KEY@", key)
-            .replace("@ROOT@", root)
+            .replace("@NAME@", name)
+            .replace("@TLS@", directives)
             .replace("@PORT@", &port.to_string());
-        home.write("nginx.conf", config);
+        home.write(&format!("{name}.conf"), config);
         // Where only root's PATH leads.
         command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
-        command.arg("-e").arg("stderr").arg("-p").arg(home.path("")).arg("-c").arg("nginx.conf");
+        command.arg("-e").arg("stderr").arg("-p").arg(home.path("")).arg("-c").arg(format!("{name}.conf"));
         let running = Running::start(command);
         wait_until_listening(port);
         Self { port, _running: running }

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::harness::{Home, Running, VERSIONS, needs, run};
-use crate::peers::claim_rsa_with_an_ec_certificate;
+use crate::peers::{Lie, misbehave};
 
 #[test]
 fn doctor_names_what_a_client_does_wrong() {
@@ -38,7 +38,7 @@ fn doctor_names_what_a_client_does_wrong() {
     doctor.expects(gnutls(trusted), Some("EN-TLS-0008"));
     doctor.expects(gnutls("--x509certfile good.pem --x509keyfile good.key"), Some("EN-TLS-0006"));
     // The seed's client.
-    claim_rsa_with_an_ec_certificate(&home, port, "good", false);
+    misbehave(&home, port, "good", Lie::RsaClaim);
     let report = doctor.reports(Some("EN-TLS-0012"));
     assert!(report.contains("radar 25978027"), "{report}");
 }

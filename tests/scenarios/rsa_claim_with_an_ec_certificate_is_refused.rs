@@ -2,7 +2,7 @@
 //! that claims SHA256withRSA, with a signature of 256 bits.
 
 use crate::harness::{Backend, Home, needs};
-use crate::peers::{Ending, Java, claim_rsa_with_an_ec_certificate};
+use crate::peers::{Ending, Java, Lie, misbehave};
 
 #[test]
 fn by_our_server_which_names_the_cause() {
@@ -17,14 +17,14 @@ fn by_our_server_which_names_the_cause() {
         "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv --allow-all",
         backend.port
     ));
-    let ending = claim_rsa_with_an_ec_certificate(&home, port, "phone", false);
+    let ending = misbehave(&home, port, "phone", Lie::RsaClaim);
     assert!(matches!(ending, Ending::AtCertificateVerify(Some(_))), "{ending:?}");
     let line = server.stderr.wait_for("claims rsa_pkcs1_sha256");
     for part in ["CertificateVerify", "CN=phone", "P-256", "told the wrong type of its own key"] {
         assert!(line.contains(part), "`{part}` is not in: {line}");
     }
     // The same client without the lie gets past that message.
-    let ending = claim_rsa_with_an_ec_certificate(&home, port, "phone", true);
+    let ending = misbehave(&home, port, "phone", Lie::Nothing);
     assert_eq!(ending, Ending::AtFinished);
     assert_eq!(backend.connections(), 0);
 }
@@ -39,10 +39,10 @@ fn by_java() {
     home.peer("phone", "p256", "client");
     let java = Java::server(&home, "ca/root.pem", &["srv"]);
     let port = java.port("srv", "1.2");
-    let ending = claim_rsa_with_an_ec_certificate(&home, port, "phone", false);
+    let ending = misbehave(&home, port, "phone", Lie::RsaClaim);
     assert!(matches!(ending, Ending::AtCertificateVerify(Some(_))), "{ending:?}");
     let line = java.says("refused ", 1);
     assert!(line.contains("CertificateVerify"), "{line}");
-    let ending = claim_rsa_with_an_ec_certificate(&home, port, "phone", true);
+    let ending = misbehave(&home, port, "phone", Lie::Nothing);
     assert_eq!(ending, Ending::AtFinished);
 }
