@@ -52,12 +52,12 @@ fn bisect_finds_where_the_keys_part() {
     // With the same kind of key the server's rule refuses both.
     bisected(&home, port, by_control, Some("EN-TLS-0011"), &["EN-BIS-0004"]);
 
-    // Somebody who knows neither.
+    // Somebody who knows neither, and names whom it knows.
     let elsewhere = Elsewhere::new(&home, "corp");
     elsewhere.peer("other", NOW);
     let java = Java::server(&home, "corp-ca.pem", &["other"]);
     let port = java.port("other", "1.3");
-    bisected(&home, port, by_control, Some("EN-TLS-0036"), &["EN-BIS-0004"]);
+    bisected(&home, port, by_control, Some("EN-TLS-0039"), &["EN-BIS-0004"]);
 
     // A server that asks for no certificate tests no key.
     let (_doctor, port) = asks_for_none(&home);

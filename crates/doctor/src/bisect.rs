@@ -220,7 +220,7 @@ impl std::fmt::Display for Outcome {
         match self {
             Self::Accepted { scheme: Some(scheme) } => write!(f, "accepted ({})", scheme_name(*scheme)),
             Self::Accepted { scheme: None } => f.write_str("accepted"),
-            Self::Refused { finding } => write!(f, "refused: {} {}", finding.code, finding.title),
+            Self::Refused { finding } => write!(f, "refused: {}, {}", finding.code, finding.code.summary),
             Self::Untried { reason } => write!(f, "not tried: {reason}"),
         }
     }
