@@ -193,7 +193,8 @@ mod tests {
             (vec![CertificateDer::from(vec![0x30, 0])], [false, false]),
             (vec![], [true, true]),
         ] {
-            let (known, fingerprint) = (KnownChains::new(&Revocation::default()), Fingerprint::of(&leaf, &others, ""));
+            let (known, fingerprint) =
+                (KnownChains::new(&Revocation::default()), Fingerprint::of(&leaf, &others, ""));
             known.remember(fingerprint, &Arc::new(Chain::read(&leaf, &others).unwrap()), now);
             for (time, expected) in [(short.not_after(), at_the_end), (short.not_after() + second, after)] {
                 assert_eq!(known.verified(fingerprint, time).is_some(), expected, "{others:?}");

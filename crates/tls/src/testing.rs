@@ -62,9 +62,9 @@ impl Authority {
         issuer.issue(&leaf, now, &SignContext::default()).unwrap()
     }
 
-    /// A list (DER) that revokes nothing and ends at `next_update`.
+    /// A list (DER) that revokes nothing, of the hour before `next_update`.
     pub(crate) fn empty_list(&self, next_update: SystemTime) -> Vec<u8> {
-        let this_update = SystemTime::now() - Duration::from_secs(60);
+        let this_update = next_update - Duration::from_secs(3600);
         let contents =
             CrlContents { number: 1, this_update, next_update, distribution_point: None, revoked: &[] };
         let issuer = Issuer::new(self.root.clone(), &self.key).unwrap();

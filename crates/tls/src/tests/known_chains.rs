@@ -18,7 +18,8 @@ use crate::{Access, Client, Clients, Credential, Options, Revocation, Server, Te
 
 fn client_verifier(authority: &Authority, known: &Arc<KnownChains>) -> ClientVerifier {
     let roots = trust(&authority.roots()).unwrap();
-    ClientVerifier::new(roots, provider(), true, Access::everyone(), Revocation::default(), known.clone()).unwrap()
+    ClientVerifier::new(roots, provider(), true, Access::everyone(), Revocation::default(), known.clone())
+        .unwrap()
 }
 
 fn server_verifier(authority: &Authority, known: &Arc<KnownChains>) -> ServerVerifier {
@@ -84,7 +85,10 @@ fn a_strict_list_is_not_outlived() {
         assert_eq!(verify(ends - Duration::from_secs(2)), None);
         let after = verify(ends + Duration::from_secs(2));
         match strict {
-            true => assert!(matches!(after, Some(CertificateError::ExpiredRevocationListContext { .. })), "{after:?}"),
+            true => assert!(
+                matches!(after, Some(CertificateError::ExpiredRevocationListContext { .. })),
+                "{after:?}"
+            ),
             false => assert_eq!(after, None),
         }
     }
