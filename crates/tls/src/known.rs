@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use enclasp_pki::{Certificate, Error, crl_next_update, sha256};
+use enclasp_pki::{Certificate, Error, PublishedCrl, sha256};
 use rustls_pki_types::CertificateDer;
 
 use crate::Revocation;
@@ -91,7 +91,7 @@ impl KnownChains {
     /// None yet, of a verifier that looks certificates up in these lists.
     pub(crate) fn new(revocation: &Revocation) -> Self {
         let lists_end = match revocation.strict {
-            true => revocation.lists.iter().map(|list| crl_next_update(list)).collect(),
+            true => revocation.lists.iter().map(|list| PublishedCrl::from_der(list).ok()?.next_update).collect(),
             false => Some(Vec::new()),
         };
         Self { generations: Mutex::default(), lists_end }

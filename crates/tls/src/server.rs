@@ -132,6 +132,10 @@ impl Server {
         config.alpn_protocols = options.alpn_protocols();
         // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        // Each connection brings its successor's, and each is a session to keep.
+        config.send_tls13_tickets = 1;
+        // Most clients name AES-256 first without a need for it.
+        config.ignore_client_order = true;
         Self { config: Arc::new(config), credential, verifier: None, access, known, options }
     }
 
