@@ -91,7 +91,9 @@ impl KnownChains {
     /// None yet, of a verifier that looks certificates up in these lists.
     pub(crate) fn new(revocation: &Revocation) -> Self {
         let lists_end = match revocation.strict {
-            true => revocation.lists.iter().map(|list| PublishedCrl::from_der(list).ok()?.next_update).collect(),
+            true => {
+                revocation.lists.iter().map(|list| PublishedCrl::from_der(list).ok()?.next_update).collect()
+            }
             false => Some(Vec::new()),
         };
         Self { generations: Mutex::default(), lists_end }
