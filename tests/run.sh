@@ -11,8 +11,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 export CARGO_TERM_PROGRESS_WHEN="${CARGO_TERM_PROGRESS_WHEN:-never}"
-# nginx is where only root's PATH leads.
-PATH="$PATH:/usr/sbin:/sbin:${HOME:-/root}/.cargo/bin"
+# nginx is where only root's PATH leads. A Rust of the user's own goes before the system's.
+PATH="${HOME:-/root}/.cargo/bin:$PATH:/usr/sbin:/sbin"
 
 say() {
     printf '\n== %s\n' "$*"
@@ -57,6 +57,9 @@ dbus-daemon dbus-daemon keys in a TPM behind a resource manager
 /usr/lib/postgresql/15/bin/postgres postgresql-15 an authority's records in PostgreSQL
 /usr/include/openssl/ssl.h libssl-dev keys on PKCS#11 tokens: kryoptic, which is built
 /usr/lib/llvm-14/lib/libclang.so libclang-14-dev keys on PKCS#11 tokens: kryoptic, which is built
+/usr/bin/rustc rustc-web the types of what is for Apple's systems and for Windows
+/usr/bin/cargo cargo-web the types of what is for Apple's systems and for Windows
+/usr/lib/rustlib/src/rust/library/Cargo.lock rust-web-src the types of what is for Apple's systems and for Windows
 END
 }
 
@@ -142,6 +145,8 @@ fi
 say "tests"
 # shellcheck disable=SC2086
 cargo test --release --workspace $features
+say "other platforms"
+sh tests/check-platforms.sh
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
 say "all is well"

@@ -44,17 +44,39 @@ fn a_pin_opens_its_own_token() {
     }
     let home = Home::with_authority();
     let Some(token) = home.softhsm() else { return };
-    home.identity("web", "p256", "client");
     let key = token.key_without_pin("card");
+    let mut create = home.command(&format!("key create {key}"));
+    create.env("ENCLASP_PIN", "1234");
+    run(create).succeeds();
+    only_the_pin_opens(&home, &key, "card", "t", "1234");
+}
+
+/// It is a token of its own, and to log in is to sign: nothing else tells whether the PIN is right.
+#[test]
+fn a_pin_opens_its_own_tpm_key() {
+    if !needs(&["openssl", "pkcs11-tool"]) {
+        return;
+    }
+    let home = Home::with_authority();
+    let Some(tpm) = home.tpm() else { return };
+    let key = tpm.key("vault");
+    home.write("new-pin", "2580");
+    home.enclasp(&format!("key create {key} --pin-file new-pin")).succeeds();
+    only_the_pin_opens(&home, &key, "vault", "vault", "2580");
+}
+
+/// Makes an identity `name` of the key, beside one without a PIN, and uses it as a host that logs in to
+/// the token with that label.
+fn only_the_pin_opens(home: &Home, key: &str, name: &str, label: &str, pin: &str) {
+    home.identity("web", "p256", "client");
     let with_pin = |line: String| {
         let mut command = home.command(&line);
-        command.env("ENCLASP_PIN", "1234");
+        command.env("ENCLASP_PIN", pin);
         run(command).succeeds();
     };
-    with_pin(format!("key create {key}"));
-    with_pin(format!("csr create --key {key} --subject CN=card --out card.csr"));
-    home.enclasp("ca sign --dir ca card.csr --out card.pem").succeeds();
-    with_pin(format!("identity import --name card --cert card.pem --key {key} --cacert ca/root.pem"));
+    with_pin(format!("csr create --key {key} --subject CN={name} --out {name}.csr"));
+    home.enclasp(&format!("ca sign --dir ca {name}.csr --out {name}.pem")).succeeds();
+    with_pin(format!("identity import --name {name} --cert {name}.pem --key {key} --cacert ca/root.pem"));
     home.end_agents();
 
     let tool = |line: &str| {
@@ -64,14 +86,15 @@ fn a_pin_opens_its_own_token() {
     };
     let slots = tool("-L").succeeds();
     assert_eq!(slots.text().matches("token label").count(), 2, "{slots}");
-    slots.prints("login required").prints("token label        : t");
+    slots.prints("login required").prints(&format!("token label        : {label}"));
     // Only who has logged in sees the private key.
-    assert!(!tool("--token-label t -O").succeeds().prints("label:      card").text().contains("Private Key"));
+    let seen = tool(&format!("--token-label {label} -O")).succeeds().prints(&format!("label:      {name}"));
+    assert!(!seen.text().contains("Private Key"), "{seen}");
     home.write("digest", [7; 32]);
     let sign = |pin: &str| {
-        tool(&format!("--token-label t --login --pin {pin} --sign -m ECDSA -i digest -o signature"))
+        tool(&format!("--token-label {label} --login --pin {pin} --sign -m ECDSA -i digest -o signature"))
     };
     sign("9999").fails_somehow().says("CKR_PIN_INCORRECT");
-    sign("1234").succeeds();
-    tool("--token-label t --login --pin 1234 -O").succeeds().prints("Private Key");
+    sign(pin).succeeds();
+    tool(&format!("--token-label {label} --login --pin {pin} -O")).succeeds().prints("Private Key");
 }

@@ -121,6 +121,12 @@ impl Error {
             {
                 crate::apple::hint(reason)?.into()
             }
+            #[cfg(any(windows, test))]
+            Self::Denied { key, reason, .. } | Self::Locked { key, reason, .. }
+                if key.starts_with("windows:") =>
+            {
+                crate::windows::hint(reason)?.into()
+            }
             Self::Locked { .. } => return None,
             Self::Protection { fault, .. } => fault.hint().into(),
             Self::Denied { key, reason, .. } if reason.contains("PIN") && !key.starts_with("soft:") => {

@@ -39,6 +39,8 @@ pub mod pkcs11;
 pub mod soft;
 #[cfg(all(unix, feature = "tpm"))]
 pub mod tpm;
+#[cfg(any(windows, test))]
+pub mod windows;
 
 pub use algorithm::{Algorithm, Hash, Scheme};
 pub use cancel::Cancel;

@@ -60,8 +60,10 @@ mod backend {
 
 #[cfg(all(not(feature = "aws-lc"), target_vendor = "apple"))]
 use crate::apple::verification as backend;
+#[cfg(all(not(feature = "aws-lc"), windows))]
+use crate::windows::verification as backend;
 
-#[cfg(not(any(feature = "aws-lc", target_vendor = "apple")))]
+#[cfg(not(any(feature = "aws-lc", target_vendor = "apple", windows)))]
 mod backend {
     use crate::{Error, Input, Result, Scheme};
 

@@ -42,6 +42,10 @@ impl Key for AppleKey {
             Some(hash) if self.info.policy.prompts() => self.ask(hash, algorithm, bytes, ctx),
             _ => self.key.create_signature(algorithm, bytes).map_err(Failure::from),
         };
+        if signed.is_err() {
+            // The system says that the program cancelled, whatever made it do so.
+            ctx.check(&self.info.uri)?;
+        }
         let signature = signed.map_err(failed)?;
         verify(&self.info.spki, scheme, input, &signature)
             .map_err(|_| Error::WrongSignature { key: self.info.uri.to_string(), scheme })?;
