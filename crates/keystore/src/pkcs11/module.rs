@@ -82,22 +82,21 @@ impl Module {
         self.calls.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What tokens there are now. A slot that cannot be asked is passed over.
+    /// What tokens there are now; others are forgotten. A slot that cannot be asked is passed over.
     pub(super) fn present(&self) -> Attempt<Vec<Arc<Token>>> {
         let slots = self.pkcs11.get_slots_with_token()?;
         let mut tokens = self.tokens();
         let present = slots.into_iter().filter_map(|slot| {
             let info = self.pkcs11.get_token_info(slot).ok().filter(|info| info.token_initialized())?;
             let id = TokenId::of(&info);
-            tokens.retain(|token| token.id != id || token.slot == slot);
-            let known = tokens.iter().find(|token| token.id == id);
-            Some(known.cloned().unwrap_or_else(|| {
-                let token = Arc::new(Token::new(id, slot, self.pkcs11.clone(), &info));
-                tokens.push(token.clone());
-                token
-            }))
+            let known = tokens.iter().find(|token| token.id == id && token.slot == slot);
+            let new = || Arc::new(Token::new(id, slot, self.pkcs11.clone(), &info));
+            Some(known.cloned().unwrap_or_else(new))
         });
-        Ok(present.collect())
+        let present: Vec<_> = present.collect();
+        // One that was pulled is not logged in to any more, whatever we hold of it.
+        tokens.clone_from(&present);
+        Ok(present)
     }
 
     /// The token `id`, if it is there.
