@@ -11,6 +11,7 @@ mod killed;
 mod net;
 mod parts;
 mod ports;
+#[allow(dead_code, reason = "benches use all of it")]
 mod postgres;
 mod process;
 mod tap;

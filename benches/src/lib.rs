@@ -4,6 +4,7 @@
 //! whatever else the machine does meets both. `docs/benchmarks.md` has the numbers.
 #![forbid(unsafe_code)]
 
+pub mod authority;
 pub mod bare;
 pub mod chart;
 pub mod hardware;

@@ -175,7 +175,8 @@ fn timed(work: &dyn Fn(), calls: usize) -> Vec<Duration> {
     latencies
 }
 
-fn own_cpu_time() -> Duration {
+/// The CPU time that this process has taken.
+pub fn own_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -1,13 +1,14 @@
 //! The processes at the other end, each ended by its guard.
 
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use enclasp_agent::{Backend, Config, PROMPTER_COMMAND, Socket, prompter_main};
 use enclasp_keystore::agent::AgentKeystore;
 use tempfile::TempDir;
 
+use crate::authority::{self, AUTHORITY};
 use crate::bare::{self, BARE};
 use crate::load::{self, ECHO};
 use crate::proxies::{self, PLAIN};
@@ -35,6 +36,9 @@ pub fn played_a_role() -> bool {
         }
         [BARE, request, response, algorithm] => {
             bare::play(request, response, algorithm).expect("the bare process failed");
+        }
+        [AUTHORITY, folder, socket] => {
+            authority::play_authority(folder, socket).expect("the authority failed");
         }
         [ECHO] => load::play_echo().expect("the service failed"),
         [PLAIN, ref arguments @ ..] => proxies::play_plain(arguments).expect("the plain proxy failed"),
@@ -114,8 +118,13 @@ impl Agent {
         self.guard.pid()
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
     /// Its keys.
     pub fn keystore(&self) -> AgentKeystore {
-        AgentKeystore::new(&self.folder.path().join("socket"))
+        AgentKeystore::new(&self.socket())
     }
 }

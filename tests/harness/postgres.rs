@@ -21,11 +21,23 @@ const UNPRIVILEGED: u32 = 65534;
 pub(crate) struct Postgres {
     server: Option<Child>,
     folder: TempDir,
+    /// Whether a commit is on the disk before it is acknowledged.
+    durable: bool,
 }
 
 impl Postgres {
     /// Starts one. Without PostgreSQL, skips loudly on a person's machine, and fails where `CI` is set.
     pub(crate) fn start() -> Option<Self> {
+        // What a crash of the machine would lose is not tested.
+        Self::started(false)
+    }
+
+    /// The same, which a crash of the machine would make lose nothing.
+    pub(crate) fn start_durable() -> Option<Self> {
+        Self::started(true)
+    }
+
+    fn started(durable: bool) -> Option<Self> {
         if programs().is_none() {
             assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing");
             // Not eprintln!, whose output the test runner keeps for itself.
@@ -37,7 +49,7 @@ impl Postgres {
         if geteuid().is_root() {
             std::os::unix::fs::chown(folder.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
         }
-        let mut postgres = Self { server: None, folder };
+        let mut postgres = Self { server: None, folder, durable };
         let made = postgres
             .program("initdb")
             .args(["--username=enclasp", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"])
@@ -52,6 +64,11 @@ impl Postgres {
     /// The URL of its database.
     pub(crate) fn url(&self) -> String {
         format!("postgres://enclasp@localhost/postgres?host={}", self.folder.path().display())
+    }
+
+    /// The id of its first process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
     }
 
     /// Runs statements, which have to succeed, and returns what they print.
@@ -91,8 +108,8 @@ impl Postgres {
             .arg(self.data())
             .arg("-k")
             .arg(self.folder.path())
-            // What a crash of the machine would lose is not tested here.
-            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            .args(["-c", "listen_addresses="])
+            .args(["-c", if self.durable { "fsync=on" } else { "fsync=off" }])
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
