@@ -54,6 +54,7 @@ tpm2-abrmd tpm2-abrmd keys in a TPM behind a resource manager
 /usr/lib/x86_64-linux-gnu/libtss2-tcti-tabrmd.so.0 libtss2-tcti-tabrmd0 keys in a TPM behind a resource manager
 systemd-analyze systemd the units of systemd in the documentation
 dbus-daemon dbus-daemon keys in a TPM behind a resource manager
+haproxy haproxy replicas of an authority behind a load balancer
 /usr/lib/postgresql/15/bin/postgres postgresql-15 an authority's records in PostgreSQL
 /usr/include/openssl/ssl.h libssl-dev keys on PKCS#11 tokens: kryoptic, which is built
 /usr/lib/llvm-14/lib/libclang.so libclang-14-dev keys on PKCS#11 tokens: kryoptic, which is built

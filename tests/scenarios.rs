@@ -1,5 +1,6 @@
 //! One scenario per file.
 
+mod a_company_root_signs_the_issuing_certificate;
 mod a_faulty_module_harms_nobody_else;
 mod a_full_disk_leaves_what_was_there;
 mod a_hanging_agent_holds_up_no_open_connection;
@@ -47,6 +48,7 @@ mod hardware_keys_are_made_and_listed;
 mod hardware_keys_are_replaced_under_a_running_server;
 mod hardware_server_guide_works;
 mod import_refuses_a_certificate_without_its_key;
+mod issuing_certificates_follow_one_another;
 mod java_client_is_served;
 mod java_server_accepts_our_client;
 mod json_has_its_fields;
@@ -84,6 +86,7 @@ mod renewal_goes_by_itself;
 mod renewal_keeps_the_identity_good;
 mod renewal_survives_kill_9;
 mod replicas_share_a_database;
+mod replicas_stand_behind_a_balancer;
 mod requests_wait_for_approval;
 mod resource_manager_is_missed_and_found_again;
 mod revoked_certificates_are_refused;

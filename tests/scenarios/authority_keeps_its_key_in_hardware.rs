@@ -1,4 +1,7 @@
-//! The authority's own key is on a token or in a TPM: it issues, revokes, answers OCSP and is started again.
+//! The authority's own key is on a token or in a TPM: it issues, revokes, answers OCSP and is started again; a
+//! wrong PIN or a pulled token is told, with the next step, and mended.
+
+use std::fs;
 
 use crate::harness::{Home, Keystore, Running, eventually, free_ports, needs, run};
 
@@ -59,7 +62,50 @@ fn on_a_token() {
     home.end_agents();
     let (server, public) = serve(&home);
     issues_and_answers(&home, &public, "phone");
+
+    // Pulled under a server: it says so to the device, which may ask again.
+    let pull = || fs::rename(home.path("tokens"), home.path("away")).expect("it is there");
+    let put_back = || fs::rename(home.path("away"), home.path("tokens")).expect("it is away");
+    home.peer_request("tablet", "p256");
+    let sign = "ca sign --dir ca tablet.csr --out tablet.pem";
+    pull();
+    home.enclasp(sign).fails(1).says("cannot reach the keystore").says("hint: check that the token");
+    put_back();
+    // The module looks for tokens anew when nobody else is at it.
+    eventually("the token is used again", || home.enclasp(sign).code == Some(0));
     server.finish_at_once();
+
+    // And before it: it does not start.
+    pull();
+    let serving = "ca serve --dir ca --listen 127.0.0.1:0";
+    home.enclasp(serving)
+        .fails(1)
+        .says("error: cannot use the issuing key: cannot reach the keystore at pkcs11:")
+        .says("hint: check that the token is plugged in");
+    put_back();
+    home.write("pin", "9999\n");
+    home.end_agents();
+    home.enclasp(serving)
+        .fails(1)
+        .says("cannot use the issuing key")
+        .says("PIN")
+        .says("hint: give the right");
+    home.write("pin", "1234\n");
+    home.end_agents();
+
+    // Another key of the same name is not the certified one, and a key that is gone is missed.
+    let settings = String::from_utf8(home.read("ca/authority.toml")).unwrap();
+    let issuing = settings.lines().find_map(|line| line.strip_prefix("issuing-key = ")).expect("a key");
+    let issuing = issuing.trim_matches('"').to_owned();
+    home.enclasp(&format!("key create {key}")).succeeds();
+    home.write("ca/authority.toml", settings.replace(&issuing, &key));
+    home.enclasp(serving)
+        .fails(1)
+        .says("the issuing certificate does not carry the public key of")
+        .says("restore the right one");
+    home.write("ca/authority.toml", &settings);
+    home.enclasp(&format!("key delete --yes {issuing}")).succeeds();
+    home.enclasp(serving).fails(1).says("there is no key").says("hint: put its keystore back");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::issuance::{SIGN_TIMEOUT, blocking};
-use crate::store::{BEGINNING, link};
+use crate::store::{BEGINNING, ChainEnd, link};
 use crate::{Authority, Error, Result};
 
 /// How often a running server signs where its chain ends, if it has grown.
@@ -182,11 +182,12 @@ struct Expected {
     from: String,
 }
 
-/// Signs heads of this replica's chain.
+/// Signs heads of this replica's chains: it has a new one with each issuing certificate.
 pub(crate) struct HeadSigner {
     authority: Authority,
     key: Arc<dyn Key>,
-    signed: i64,
+    /// By chain, up to which position.
+    signed: BTreeMap<String, i64>,
 }
 
 impl HeadSigner {
@@ -194,16 +195,24 @@ impl HeadSigner {
     pub(crate) async fn open(authority: Authority, keystore: Arc<dyn Keystore>) -> Result<Option<Self>> {
         let Some(uri) = authority.config().audit_key.clone() else { return Ok(None) };
         let key = Arc::from(blocking(move || Ok(keystore.open(&uri)?)).await?);
-        Ok(Some(Self { authority, key, signed: 0 }))
+        let former = authority.config().former_issuers.iter().map(|former| former.sha256.clone());
+        let chains = former.chain([authority.issuing().fingerprint_hex()]);
+        let signed = chains.map(|chain| (chain, 0)).collect();
+        Ok(Some(Self { authority, key, signed }))
     }
 
-    /// Signs where the chain ends, if it has grown since the last time.
+    /// Signs where the chains end that have grown since the last time.
     pub(crate) async fn sign(&mut self) -> Result<()> {
-        let chain = self.authority.issuing().fingerprint_hex();
-        let ends = self.authority.store().chain_ends().await?;
-        let Some(end) = ends.into_iter().find(|end| end.chain == chain && end.position > self.signed) else {
-            return Ok(());
-        };
+        for end in self.authority.store().chain_ends().await? {
+            if self.signed.get(&end.chain).is_some_and(|signed| end.position > *signed) {
+                self.sign_one(end).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sign_one(&mut self, end: ChainEnd) -> Result<()> {
+        let chain = end.chain;
         let (key, at) = (self.key.clone(), rfc3339(SystemTime::now()));
         let (position, hash, spki) = (end.position, hex(&end.hash), hex(&key.info().spki));
         let message = message(&chain, position, &hash, &at);
@@ -217,7 +226,7 @@ impl HeadSigner {
         self.authority.store().keep_audit_head(&head.chain, &line).await?;
         // The server's log is a place elsewhere, too.
         tracing::info!(head = %line, "audit log");
-        self.signed = position;
+        self.signed.insert(head.chain, position);
         Ok(())
     }
 }

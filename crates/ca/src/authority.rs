@@ -1,18 +1,22 @@
 //! The authority as its operator sees it: a folder.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use enclasp_enroll::{Token, TokenContents, duration, subject_of};
-use enclasp_keystore::{Keystore, durable};
-use enclasp_pki::{Certificate, CertificationRequest, RevocationReason, Revoked, SubjectAltName};
+use enclasp_keystore::{KeyUri, Keystore, durable};
+use enclasp_pki::{
+    Certificate, CertificationRequest, DistinguishedName, RevocationReason, Revoked, SubjectAltName,
+};
 use rustls_pki_types::CertificateDer;
 
+use crate::hierarchy::Hierarchy;
 use crate::issuance::{Issuance, Wanted};
 use crate::store::{Location, Shared, Store, TokenRecord};
-use crate::{Config, DatabaseUrl, Error, Filter, IssuedBy, Record, Result};
+use crate::{Config, DatabaseUrl, Error, Filter, IssuedBy, Record, Result, rotation};
 
 /// The files in the folder of an authority.
 pub(crate) const CONFIG: &str = "authority.toml";
@@ -20,9 +24,6 @@ pub(crate) const ROOT: &str = "root.pem";
 pub(crate) const ISSUING: &str = "issuing.pem";
 pub(crate) const SERVER: &str = "server.pem";
 pub(crate) const DATABASE: &str = "authority.db";
-
-/// The longest certificate file that is read, in bytes.
-const MAX_CERTIFICATE: u64 = 1024 * 1024;
 
 /// The longest lifetime of a token.
 const MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
@@ -33,8 +34,7 @@ const MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 pub struct Authority {
     folder: PathBuf,
     config: Config,
-    root: Certificate,
-    issuing: Certificate,
+    hierarchy: Hierarchy,
     location: Location,
     store: Store,
 }
@@ -69,18 +69,14 @@ impl Authority {
     pub async fn open_with(folder: &Path, database: Option<&DatabaseUrl>) -> Result<Self> {
         let config = Config::read(&folder.join(CONFIG))?
             .ok_or_else(|| Error::Absent { dir: folder.display().to_string() })?;
-        let root = certificate(&folder.join(ROOT))?;
-        let issuing = certificate(&folder.join(ISSUING))?;
-        issuing.verify_signed_by(&root).map_err(|e| Error::Config {
-            path: folder.join(ISSUING).display().to_string(),
-            reason: format!("it was not issued by {ROOT}: {e}"),
-        })?;
+        rotation::tidy(folder, &config)?;
+        let hierarchy = Hierarchy::read(folder, &config)?;
         let location = match database.or(config.database.as_ref()) {
             Some(url) => Location::Postgres(url.clone()),
             None => Location::Sqlite(folder.join(DATABASE)),
         };
-        let store = Store::open(&location, &issuing.fingerprint_hex()).await?;
-        let authority = Self { folder: folder.to_owned(), config, root, issuing, location, store };
+        let store = Store::open(&location, &hierarchy.issuing.fingerprint_hex()).await?;
+        let authority = Self { folder: folder.to_owned(), config, hierarchy, location, store };
         authority.belongs().await?;
         Ok(authority)
     }
@@ -88,13 +84,14 @@ impl Authority {
     /// Sees to it that the database is of this authority, and lists it as an issuer.
     async fn belongs(&self) -> Result<()> {
         if let Some(shared) = self.store.shared().await? {
-            if shared.root != self.root {
+            // The root may have changed, here or at another replica.
+            if shared.root != *self.root() && !self.store.published().await?.contains(self.root()) {
                 return Err(Error::OtherAuthority {
                     database: self.database(),
                     root: shared.root.fingerprint_hex(),
                 });
             }
-            if self.store.issuers().await?.contains(&self.issuing) {
+            if self.store.issuers().await?.contains(self.issuing()) {
                 return Ok(());
             }
         } else if let Location::Postgres(url) = &self.location {
@@ -104,8 +101,8 @@ impl Authority {
                 return Err(Error::NotMoved { database: url.to_string(), records });
             }
         }
-        let shared = Shared { root: self.root.clone(), settings: self.config.shared().to_toml()? };
-        self.store.found(&shared, &self.issuing, SystemTime::now()).await
+        let shared = Shared { root: self.root().clone(), settings: self.config.shared().to_toml()? };
+        self.store.found(&shared, self.issuing(), SystemTime::now()).await
     }
 
     /// Moves the records from SQLite to `database`, which must be empty or of this authority, and
@@ -121,8 +118,8 @@ impl Authority {
             return Err(Error::Moved { database: url.to_string() });
         }
         let target =
-            Store::open(&Location::Postgres(database.clone()), &self.issuing.fingerprint_hex()).await?;
-        if let Some(shared) = target.shared().await?.filter(|shared| shared.root != self.root) {
+            Store::open(&Location::Postgres(database.clone()), &self.issuing().fingerprint_hex()).await?;
+        if let Some(shared) = target.shared().await?.filter(|shared| shared.root != *self.root()) {
             let root = shared.root.fingerprint_hex();
             return Err(Error::OtherAuthority { database: database.to_string(), root });
         }
@@ -150,32 +147,91 @@ impl Authority {
 
     /// The root certificate, whose fingerprint tokens carry.
     pub fn root(&self) -> &Certificate {
-        &self.root
+        &self.hierarchy.root
     }
 
     /// The certificate that signs those of devices.
     pub fn issuing(&self) -> &Certificate {
-        &self.issuing
+        &self.hierarchy.issuing
     }
 
-    /// The CA certificates of all replicas: this one's issuing certificate, those of the others, and
-    /// the root.
+    /// All CA certificates that are good: this replica's chain, the issuing certificates of the others and of before,
+    /// and while one root follows on another, both, and what vouches for either (RFC 7030 §4.1.3). In that order,
+    /// somebody who takes the first issuer that fits finds the way to the oldest root.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn authorities(&self) -> Result<Vec<CertificateDer<'static>>> {
-        let mut all = self.chain();
-        for issuer in self.store.issuers().await? {
-            if issuer != self.issuing {
-                all.insert(1, issuer.der().clone());
-            }
-        }
-        Ok(all)
+        let mut all = self.hierarchy.chain();
+        all.extend(self.store.issuers().await?);
+        let (roots, vouching): (Vec<_>, Vec<_>) =
+            self.store.published().await?.into_iter().partition(Certificate::is_self_issued);
+        all.extend(roots);
+        all.extend(vouching);
+        all.extend(self.store.shared().await?.map(|shared| shared.root));
+        let (now, mut known) = (SystemTime::now(), HashSet::new());
+        all.retain(|one| one.not_after() > now && known.insert(one.fingerprint()));
+        Ok(all.iter().map(|one| one.der().clone()).collect())
     }
 
     /// The CA certificates, from the issuing one up to the root.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.issuing.der().clone(), self.root.der().clone()]
+        self.hierarchy.chain().iter().map(|one| one.der().clone()).collect()
+    }
+
+    /// What a server of this authority sends after its certificate: the chain, and the roots of before, which are all
+    /// that older tokens know.
+    pub(crate) async fn chain_for_devices(&self) -> Result<Vec<CertificateDer<'static>>> {
+        let mut chain = self.chain();
+        let now = SystemTime::now();
+        let published = self.store.published().await?;
+        let old = published.iter().filter(|one| one.is_self_issued() && one.not_after() > now);
+        chain.extend(old.filter(|one| *one != self.root()).map(|one| one.der().clone()));
+        Ok(chain)
+    }
+
+    /// The certificates that peers of a device need: from the issuing one upwards, without the root.
+    pub fn intermediates(&self) -> impl Iterator<Item = &Certificate> {
+        std::iter::once(self.issuing()).chain(&self.hierarchy.above)
+    }
+
+    /// All issuers that are known, of replicas and of before, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn issuers(&self) -> Result<Vec<Certificate>> {
+        self.store.issuers().await
+    }
+
+    /// The issuing certificates of before that have something to answer for, and their keys.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn former_issuers(&self) -> Result<Vec<(Certificate, KeyUri)>> {
+        let (issuers, now) = (self.store.issuers().await?, SystemTime::now());
+        let mut former = Vec::new();
+        for one in &self.config.former_issuers {
+            let issuer = issuers.iter().find(|issuer| issuer.fingerprint_hex() == one.sha256);
+            if let Some(issuer) = issuer
+                && issuer.not_after() > now
+                && self.store.is_in_use(&one.sha256, now).await?
+            {
+                former.push((issuer.clone(), one.key.clone()));
+            }
+        }
+        Ok(former)
+    }
+
+    /// Checks that the issuing CA and those above it may certify these names.
+    ///
+    /// # Errors
+    /// [`Error::Constrained`].
+    pub(crate) fn check_constraints(
+        &self,
+        subject: &DistinguishedName,
+        names: &[SubjectAltName],
+    ) -> Result<()> {
+        self.hierarchy.check(subject, names)
     }
 
     /// Makes a one-time token and records it; a running server knows it at once.
@@ -193,10 +249,10 @@ impl Authority {
             });
         }
         self.config.profile(&request.profile)?.check_names(&request.subject_alt_names)?;
-        subject_of(&request.common_name)?;
+        self.check_constraints(&subject_of(&request.common_name)?, &request.subject_alt_names)?;
         let token = Token::generate(TokenContents {
             authority: self.config.url.clone(),
-            root: self.root.fingerprint(),
+            root: self.root().fingerprint(),
             common_name: request.common_name.clone(),
             subject_alt_names: request.subject_alt_names.clone(),
             expires: now + request.lifetime,
@@ -332,14 +388,11 @@ impl Authority {
         &self.store
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.join(file)
     }
-}
-
-fn certificate(path: &Path) -> Result<Certificate> {
-    let error = |reason: String| Error::Config { path: path.display().to_string(), reason };
-    let bytes = durable::read(path, MAX_CERTIFICATE)?.ok_or_else(|| error("it is missing".into()))?;
-    let certificates = enclasp_pki::certificates_from(&bytes).map_err(|e| error(e.to_string()))?;
-    certificates.into_iter().next().ok_or_else(|| error("it holds no certificate".into()))
 }

@@ -8,10 +8,13 @@ use std::time::SystemTime;
 use enclasp_keystore::{KeyUri, KeystoreKind, durable};
 use serde_json::json;
 
-use crate::authority::{CONFIG, DATABASE, ISSUING, ROOT};
+use crate::authority::{CONFIG, DATABASE};
 use crate::init::lock;
 use crate::store::{Location, Store};
 use crate::{Authority, Config, DatabaseUrl, Error, Result};
+
+/// The longest file of certificates, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// What became of a backup or a restoration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub struct Saved {
 /// A key of an authority, which is nowhere but in its keystore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NeededKey {
-    /// What it is for: `root`, `issuing`, `server`, `ocsp`, `audit`.
+    /// What it is for: `root`, `issuing`, `server`, `ocsp`, `audit`, `former issuing`.
     pub role: &'static str,
     /// Where it is.
     pub uri: KeyUri,
@@ -48,10 +51,12 @@ impl Authority {
         let copy = Store::open(&Location::Sqlite(folder.join(DATABASE)), "").await?;
         let certificates = self.store().copy_snapshot_to(&copy).await?;
         copy.close().await;
-        durable::replace(&folder.join(ROOT), self.root().to_pem().as_bytes())?;
-        durable::replace(&folder.join(ISSUING), self.issuing().to_pem().as_bytes())?;
+        let config = self.config();
+        for file in [&config.root_certificate, &config.issuing_certificate] {
+            copy_file(self.folder(), folder, file)?;
+        }
         // The last one: without it, it is no backup.
-        durable::replace(&folder.join(CONFIG), self.config().to_toml()?.as_bytes())?;
+        durable::replace(&folder.join(CONFIG), config.to_toml()?.as_bytes())?;
         self.store().note(json!({ "event": "backed up", "certificates": certificates })).await?;
         Ok(Saved { certificates, keys: needed_keys(self.config()) })
     }
@@ -90,9 +95,8 @@ pub async fn restore(from: &Path, folder: &Path, database: Option<&DatabaseUrl>)
     target.outrun_crl_numbers(SystemTime::now()).await?;
     backup.close().await;
     target.close().await;
-    for file in [ROOT, ISSUING] {
-        let bytes = durable::read(&from.join(file), 1024 * 1024)?.ok_or_else(absent)?;
-        durable::replace(&folder.join(file), &bytes)?;
+    for file in [&config.root_certificate, &config.issuing_certificate] {
+        copy_file(from, folder, file)?;
     }
     durable::replace(&folder.join(CONFIG), config.to_toml()?.as_bytes())?;
     let authority = Authority::open_with(folder, database).await?;
@@ -100,6 +104,14 @@ pub async fn restore(from: &Path, folder: &Path, database: Option<&DatabaseUrl>)
     authority.store().note(event).await?;
     authority.close().await;
     Ok(Saved { certificates, keys: needed_keys(&config) })
+}
+
+/// Copies a file of certificates.
+fn copy_file(from: &Path, to: &Path, file: &str) -> Result<()> {
+    let path = from.join(file);
+    let missing = || Error::Config { path: path.display().to_string(), reason: "it is missing".into() };
+    let bytes = durable::read(&path, MAX_FILE)?.ok_or_else(missing)?;
+    Ok(durable::replace(&to.join(file), &bytes)?)
 }
 
 fn needed_keys(config: &Config) -> Vec<NeededKey> {
@@ -110,7 +122,8 @@ fn needed_keys(config: &Config) -> Vec<NeededKey> {
         ("ocsp", config.ocsp_key.as_ref()),
         ("audit", config.audit_key.as_ref()),
     ];
-    let keys = keys.into_iter().filter_map(|(role, uri)| {
+    let former = config.former_issuers.iter().map(|former| ("former issuing", Some(&former.key)));
+    let keys = keys.into_iter().chain(former).filter_map(|(role, uri)| {
         let uri = uri?.clone();
         Some(NeededKey { role, can_be_copied: uri.kind() == KeystoreKind::Soft, uri })
     });

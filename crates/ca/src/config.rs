@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use enclasp_enroll::{Endpoint, est};
 use enclasp_keystore::{KeyUri, durable};
-use enclasp_pki::{Pointers, sha256};
+use enclasp_pki::{NameConstraint, NameConstraints, Pointers, sha256};
 use serde::{Deserialize, Serialize};
 
+use crate::authority::{ISSUING, ROOT};
 use crate::profile::{BUILT_IN, check_name};
 use crate::publication::{crl_name, issuer_name};
 use crate::{DatabaseUrl, Error, HttpUrl, Profile, ProfileSettings, Result};
@@ -28,6 +30,12 @@ pub struct Config {
     pub root_key: Option<KeyUri>,
     /// The key that signs certificates of devices.
     pub issuing_key: KeyUri,
+    /// The file with the root certificate, in the folder.
+    #[serde(default = "root_file")]
+    pub root_certificate: String,
+    /// The file with the issuing certificate, and with those that peers need between it and a root.
+    #[serde(default = "issuing_file")]
+    pub issuing_certificate: String,
     /// The key of its own server certificate.
     pub server_key: KeyUri,
     /// The key that answers OCSP requests, if any does.
@@ -39,6 +47,13 @@ pub struct Config {
     /// Where everybody fetches CRLs and asks OCSP; certificates say so. Without it they say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_url: Option<HttpUrl>,
+    /// What issuing certificates shall permit (RFC 5280 §4.2.1.10); of kinds that do not occur, everything. It
+    /// counts from the next issuing certificate on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permitted_names: Vec<NameConstraint>,
+    /// What they shall exclude.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_names: Vec<NameConstraint>,
     /// Among how many CRLs each issuer's certificates are divided: 1 to 1024. It may grow.
     #[serde(default = "one")]
     pub crl_shards: u32,
@@ -52,6 +67,19 @@ pub struct Config {
     /// The labels of EST.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Label>,
+    /// The issuing certificates of before `ca rotate`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_issuers: Vec<Former>,
+}
+
+/// An issuing certificate that answers for what it issued, and issues nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Former {
+    /// Its key.
+    pub key: KeyUri,
+    /// Its SHA-256 in lower-case hexadecimal, by which it is in the database.
+    pub sha256: String,
 }
 
 /// Those of the settings that all replicas have in common.
@@ -86,6 +114,14 @@ pub struct Label {
 
 fn one() -> u32 {
     1
+}
+
+fn root_file() -> String {
+    ROOT.to_owned()
+}
+
+fn issuing_file() -> String {
+    ISSUING.to_owned()
 }
 
 pub(crate) fn many() -> usize {
@@ -141,6 +177,15 @@ impl Config {
         toml_of(self)
     }
 
+    /// What the next issuing certificate permits and excludes, if it is not everything.
+    pub(crate) fn name_constraints(&self) -> Option<NameConstraints> {
+        let constraints = NameConstraints {
+            permitted: self.permitted_names.clone(),
+            excluded: self.excluded_names.clone(),
+        };
+        Some(constraints).filter(|constraints| *constraints != NameConstraints::default())
+    }
+
     pub(crate) fn shared(&self) -> SharedSettings {
         SharedSettings {
             name: self.name.clone(),
@@ -189,6 +234,11 @@ impl Config {
         })
     }
 
+    /// The longest time after its end in which a certificate of some profile can be renewed.
+    pub(crate) fn longest_grace(&self) -> Duration {
+        self.profiles.values().map(|settings| settings.renewal_grace).max().unwrap_or_default()
+    }
+
     /// The names of all profiles: those that are built in, then the others.
     pub fn profile_names(&self) -> impl Iterator<Item = &str> {
         let others = self.profiles.keys().map(String::as_str).filter(|name| !BUILT_IN.contains(name));
@@ -213,8 +263,6 @@ fn toml_of(settings: &impl Serialize) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const GOOD: &str = r#"

@@ -28,6 +28,19 @@ pub enum Error {
     /// It has joined, and the root's key is elsewhere.
     #[error("the root's key is not at this replica")]
     NoRootKey,
+    /// Certificates that somebody brought.
+    #[error("this is no issuing certificate for the authority: {reason}")]
+    Unfit { reason: String, hint: &'static str },
+    /// Name constraints of a CA.
+    #[error("{ca} may not certify these names: {reason}")]
+    Constrained { ca: String, reason: String },
+    #[error("the authority in {dir} waits for its certificate from another one")]
+    Requested { dir: String },
+    #[error("no certificate was asked for")]
+    NotRequested,
+    /// A rotation of another kind is under way, or of another process.
+    #[error("another rotation of the issuing certificate is under way")]
+    Rotating,
     #[error("the audit log {chain} is broken at record {position}: {reason}")]
     Audit { chain: String, position: i64, reason: String },
     #[error("nothing with the id {id} waits for approval")]
@@ -104,7 +117,16 @@ impl Error {
                 "`enclasp ca migrate --from sqlite` brings the records of an authority there".into()
             }
             Self::NotMoved { .. } => "`enclasp ca migrate --from sqlite` moves them".into(),
-            Self::NoRootKey => "do it at the authority that was made with `enclasp ca init`".into(),
+            Self::NoRootKey => "do it where `enclasp ca init` made the root's key; if it is another authority's, with `--csr-out`".into(),
+            Self::Unfit { hint, .. } => (*hint).into(),
+            Self::Constrained { .. } => "ask for other names, or for a CA that may certify these".into(),
+            Self::Requested { .. } => "`enclasp ca init --import FILE` goes on; to begin anew, remove requested.toml from the \
+                 folder, and the keys that it names"
+                .into(),
+            Self::NotRequested => "`--csr-out FILE` makes the key and the request".into(),
+            Self::Rotating => "finish it with the same command; to give it up, remove rotating.toml from the \
+                 folder, and the key that it names"
+                .into(),
             Self::NotIssued { .. } => "`enclasp ca list` lists them".into(),
             Self::NotWaiting { .. } => "`enclasp ca pending` lists those who wait".into(),
             Self::NotAllowed { .. } => "take another profile, or change its rules in authority.toml".into(),

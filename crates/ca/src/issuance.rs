@@ -33,9 +33,17 @@ type Answer<T> = std::result::Result<T, Refusal>;
 pub(crate) struct Issuance {
     authority: Authority,
     key: Arc<dyn Key>,
+    former: Vec<Signer>,
     /// For those who are issued certificates at the moment.
     places: Semaphore,
     metrics: Metrics,
+}
+
+/// An issuing certificate whose CRLs and OCSP responders are this authority's.
+#[derive(Clone)]
+pub(crate) struct Signer {
+    pub(crate) certificate: Certificate,
+    pub(crate) key: Arc<dyn Key>,
 }
 
 /// A certificate to be issued.
@@ -59,14 +67,25 @@ pub(crate) struct Claim {
 impl Issuance {
     /// Opens the issuing key.
     pub(crate) async fn open(authority: Authority, keystore: Arc<dyn Keystore>) -> Result<Self> {
-        let uri = authority.config().issuing_key.clone();
+        let (opened, uri) = (keystore.clone(), authority.config().issuing_key.clone());
         let unusable = |source| Error::IssuingKey { source };
-        let key: Arc<dyn Key> = Arc::from(blocking(move || keystore.open(&uri).map_err(unusable)).await?);
+        let key: Arc<dyn Key> = Arc::from(blocking(move || opened.open(&uri).map_err(unusable)).await?);
         if key.info().spki != authority.issuing().spki() {
             return Err(Error::WrongKey { certificate: "issuing", key: key.info().uri.to_string() });
         }
         let places = Semaphore::new(authority.config().requests_at_once.min(Semaphore::MAX_PERMITS));
-        Ok(Self { authority, key, places, metrics: Metrics::default() })
+        let mut former = Vec::new();
+        for (certificate, uri) in authority.former_issuers().await? {
+            let keystore = keystore.clone();
+            match blocking(move || Ok(keystore.open(&uri)?)).await {
+                Ok(key) => former.push(Signer { certificate, key: Arc::from(key) }),
+                Err(error) => {
+                    let issuer = certificate.subject();
+                    tracing::error!(%issuer, %error, "nobody signs the CRLs of a former issuer");
+                }
+            }
+        }
+        Ok(Self { authority, key, former, places, metrics: Metrics::default() })
     }
 
     /// Checks that the issuing key is what it has to be before anybody depends on it: its keystore vouches that
@@ -95,8 +114,10 @@ impl Issuance {
         &self.authority
     }
 
-    pub(crate) fn key(&self) -> Arc<dyn Key> {
-        self.key.clone()
+    /// The issuing certificate, and those of before that have something to answer for.
+    pub(crate) fn signers(&self) -> impl Iterator<Item = Signer> {
+        let present = Signer { certificate: self.authority.issuing().clone(), key: self.key.clone() };
+        std::iter::once(present).chain(self.former.iter().cloned())
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -320,6 +341,20 @@ impl Issuance {
             ));
         }
         same_as(&request, peer).map_err(Refusal::Forbidden)?;
+        let grace = match issued_by {
+            IssuedBy::Renewal => profile.renewal_grace,
+            _ => Duration::ZERO,
+        };
+        // Another profile may be more patient, and the handshake knows of none.
+        if let Ok(late) = SystemTime::now().duration_since(peer.not_after())
+            && late > grace
+        {
+            return Err(Refusal::Forbidden(format!(
+                "the certificate {} expired {} ago: enrol again with a new token",
+                peer.serial(),
+                duration::in_words(late)
+            )));
+        }
         let record = self
             .issue(Wanted {
                 profile,
@@ -350,6 +385,7 @@ impl Issuance {
     async fn issue(&self, wanted: Wanted) -> Result<Record> {
         wanted.profile.check_key(&wanted.spki)?;
         wanted.profile.check_names(&wanted.subject_alt_names)?;
+        self.authority.check_constraints(&wanted.subject, &wanted.subject_alt_names)?;
         let (certificate, key) = (self.authority.issuing().clone(), self.key.clone());
         let config = self.authority.config();
         let shard = config.shard_of(&wanted.spki);
@@ -411,7 +447,7 @@ fn fault(error: Error) -> Refusal {
             | Pki::Weak { .. }
             | Pki::Unsupported { .. }),
         ) => Refusal::BadRequest(e.to_string()),
-        e @ Error::NotAllowed { .. } => Refusal::Forbidden(e.to_string()),
+        e @ (Error::NotAllowed { .. } | Error::Constrained { .. }) => Refusal::Forbidden(e.to_string()),
         other => Refusal::Internal(other),
     }
 }

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 use enclasp_enroll::subject_of;
 use enclasp_keystore::{KeyUri, Keystore, SignContext, durable};
 use enclasp_pki::{
-    Certificate, DEFAULT_INTERMEDIATE_LIFETIME, DistinguishedName, Intermediate, Issuer, create_csr, hex,
-    sha256,
+    Certificate, DEFAULT_INTERMEDIATE_LIFETIME, DistinguishedName, Intermediate, Issuer, hex, sha256,
 };
 
 use crate::authority::{CONFIG, ISSUING, ROOT};
 use crate::config::SharedSettings;
+use crate::hierarchy::Hierarchy;
 use crate::init::{Keys, key_stem, lock};
 use crate::issuance::blocking;
+use crate::rotation::{request, vouches_for};
 use crate::store::{Location, Store};
 use crate::{Authority, Config, DatabaseUrl, Error, Result};
 
@@ -86,7 +87,10 @@ impl NewReplica {
             return Err(Error::WrongKey { certificate: "issuing", key });
         }
         durable::replace(&self.folder.join(ROOT), self.root.to_pem().as_bytes())?;
-        durable::replace(&self.folder.join(ISSUING), issuing.to_pem().as_bytes())?;
+        let published = self.store.published().await?;
+        let above = published.into_iter().filter(|one| vouches_for(one, &self.root)).take(1).collect();
+        let hierarchy = Hierarchy { issuing, above, root: self.root.clone() };
+        durable::replace(&self.folder.join(ISSUING), hierarchy.issuing_pem().as_bytes())?;
         durable::replace(&self.folder.join(CONFIG), self.config.to_toml()?.as_bytes())?;
         durable::remove(&self.folder.join(JOINING))?;
         self.store.close().await;
@@ -102,14 +106,16 @@ impl Authority {
         let request = joining.ok_or_else(not_waiting)?.request;
         let root_key = self.config().root_key.clone().ok_or(Error::NoRootKey)?;
         let (root, name) = (self.root().clone(), self.config().name.clone());
+        let constraints = self.config().name_constraints();
         let issuing = blocking(move || {
             request.verify()?;
-            // By the id, since no two issuers may have one name: a CRL is found by it.
             let subject = issuing_subject(&name, request.spki())?;
             let intermediate = Intermediate {
                 subject: &subject,
                 spki: request.spki(),
                 lifetime: DEFAULT_INTERMEDIATE_LIFETIME,
+                path_length: Some(0),
+                name_constraints: constraints.as_ref(),
             };
             let key = keystore.open(&root_key)?;
             let reason = format!("issuing certificate of a replica: {subject}");
@@ -152,14 +158,19 @@ fn prepare(
                 database: Some(database),
                 root_key: None,
                 issuing_key: issuing.info().uri.clone(),
+                root_certificate: ROOT.to_owned(),
+                issuing_certificate: ISSUING.to_owned(),
                 server_key: server.info().uri.clone(),
                 ocsp_key: Some(ocsp.info().uri.clone()),
                 audit_key: Some(audit.info().uri.clone()),
                 http_url: shared.http_url,
+                permitted_names: Vec::new(),
+                excluded_names: Vec::new(),
                 crl_shards: shared.crl_shards,
                 requests_at_once: shared.requests_at_once,
                 profiles: shared.profiles,
                 labels: shared.labels,
+                former_issuers: Vec::new(),
             };
             durable::replace(&folder.join(JOINING), config.to_toml()?.as_bytes())?;
             keys.made.clear();
@@ -167,14 +178,13 @@ fn prepare(
         }
     };
     let spki = &key.info().spki;
-    let subject = issuing_subject(&config.name, spki)?;
-    let ctx = SignContext::new(format!("request for the issuing certificate {subject}"));
-    let request = create_csr(&*key, &subject, &[], &ctx)?;
+    let request = request(&*key, &issuing_subject(&config.name, spki)?)?;
     let id = hex(&sha256(spki));
     Ok((config, id, request))
 }
 
-fn issuing_subject(name: &str, spki: &[u8]) -> Result<DistinguishedName> {
+/// By its key, since no two issuers may have one name: a CRL is found by it.
+pub(crate) fn issuing_subject(name: &str, spki: &[u8]) -> Result<DistinguishedName> {
     let id = hex(&sha256(spki));
     Ok(subject_of(&format!("{name} Issuing CA {}", id.get(..8).unwrap_or(&id)))?)
 }

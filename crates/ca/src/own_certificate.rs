@@ -51,7 +51,7 @@ impl OwnCertificate {
             None => self.renew().await?,
         };
         let authority = self.issuance.authority();
-        let mut chain = authority.chain();
+        let mut chain = authority.chain_for_devices().await?;
         // A device that knows only the root's fingerprint needs the root itself.
         chain.insert(0, leaf.der().clone());
         let credential = Credential::new(chain, self.key.clone())?;
@@ -63,7 +63,8 @@ impl OwnCertificate {
             access: Access::everyone(),
             revocation: Revocation::default(),
         };
-        let server = enclasp_tls::Server::new(credential, clients, Options::default())?;
+        let grace = authority.config().longest_grace();
+        let server = enclasp_tls::Server::with_grace(credential, clients, Options::default(), grace)?;
         Ok((server, due(&leaf)))
     }
 
@@ -102,7 +103,7 @@ impl OwnCertificate {
 
 /// The names that devices call the server by: the URL's host and, if that is this machine, all
 /// names of the loopback.
-fn names(url: &Endpoint) -> Result<Vec<SubjectAltName>> {
+pub(crate) fn names(url: &Endpoint) -> Result<Vec<SubjectAltName>> {
     let name = |host: &str| {
         let kind = if host.parse::<std::net::IpAddr>().is_ok() { "ip" } else { "dns" };
         format!("{kind}:{host}").parse::<SubjectAltName>().map_err(Error::from)

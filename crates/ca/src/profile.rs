@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use enclasp_enroll::duration;
 use enclasp_keystore::Algorithm;
-use enclasp_pki::{KeyPurpose, Purpose, SubjectAltName, algorithm_of};
+use enclasp_pki::{KeyPurpose, Purpose, SubjectAltName, algorithm_of, is_in_network};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -50,6 +50,9 @@ pub struct ProfileSettings {
     /// such, to compare the two with (`enclasp doctor bisect`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bisect: Option<bool>,
+    /// How long after its end a certificate can still be renewed with itself [default: not at all].
+    #[serde(default, with = "duration::text", skip_serializing_if = "Duration::is_zero")]
+    pub renewal_grace: Duration,
 }
 
 /// A profile with all of its rules.
@@ -65,6 +68,8 @@ pub struct Profile {
     pub approval: bool,
     /// Whether a certificate of it may have a [`twin`](Self::twin).
     pub bisect: bool,
+    /// How long after its end a certificate can still be renewed with itself.
+    pub renewal_grace: Duration,
 }
 
 /// Those that every authority has.
@@ -100,6 +105,7 @@ impl Profile {
             names: kinds.iter().filter_map(|kind| kind.parse().ok()).collect(),
             approval: false,
             bisect: false,
+            renewal_grace: Duration::ZERO,
         })
     }
 
@@ -125,6 +131,7 @@ impl Profile {
                     names,
                     approval: false,
                     bisect: false,
+                    renewal_grace: Duration::ZERO,
                 }
             }
         };
@@ -142,6 +149,7 @@ impl Profile {
         if let Some(names) = &settings.names {
             profile.names = names.clone();
         }
+        profile.renewal_grace = settings.renewal_grace;
         profile.approval = settings.approval.unwrap_or(profile.approval);
         profile.bisect = settings.bisect.unwrap_or(profile.bisect);
         profile.certificate.no_rev_avail = settings.no_rev_avail.unwrap_or(profile.certificate.no_rev_avail);
@@ -170,6 +178,7 @@ impl Profile {
             approval: Some(self.approval),
             no_rev_avail: Some(self.certificate.no_rev_avail),
             bisect: Some(self.bisect),
+            renewal_grace: self.renewal_grace,
         }
     }
 
@@ -274,6 +283,17 @@ enum Within {
 }
 
 impl NameRule {
+    /// A name that it admits, unless it admits all of its kind.
+    pub(crate) fn example(&self) -> Option<SubjectAltName> {
+        let text = match (&self.within, self.kind.0) {
+            (Within::All, _) => return None,
+            (Within::Text(domain), "email") => format!("email:x@{domain}"),
+            (Within::Text(text), kind) => format!("{kind}:{text}"),
+            (Within::Network(address, _), _) => return Some(SubjectAltName::Ip(*address)),
+        };
+        text.parse().ok()
+    }
+
     /// Whether it admits `name`.
     pub fn admits(&self, name: &SubjectAltName) -> bool {
         if name.kind() != self.kind.0 {
@@ -295,23 +315,9 @@ impl NameRule {
                 mailbox.rsplit_once('@').is_some_and(|(_, host)| host.eq_ignore_ascii_case(domain))
             }
             (Within::Network(network, bits), SubjectAltName::Ip(address)) => {
-                leading(*network, *bits).is_some_and(|network| Some(network) == leading(*address, *bits))
+                is_in_network(*address, *network, *bits)
             }
             _ => false,
-        }
-    }
-}
-
-/// The leading bits of an address, with those of the other family kept apart.
-fn leading(address: IpAddr, bits: u8) -> Option<(bool, u128)> {
-    match address {
-        IpAddr::V4(v4) => {
-            let rest = 32_u32.checked_sub(bits.into())?;
-            Some((true, u128::from(u32::from(v4).checked_shr(rest).unwrap_or(0))))
-        }
-        IpAddr::V6(v6) => {
-            let rest = 128_u32.checked_sub(bits.into())?;
-            Some((false, u128::from(v6).checked_shr(rest).unwrap_or(0)))
         }
     }
 }
@@ -359,7 +365,9 @@ impl FromStr for NameRule {
                 };
                 let address: IpAddr = address.parse().map_err(|_| wrong())?;
                 let bits = bits.unwrap_or(if address.is_ipv4() { 32 } else { 128 });
-                leading(address, bits).ok_or_else(wrong)?;
+                if !is_in_network(address, address, bits) {
+                    return Err(wrong());
+                }
                 Within::Network(address, bits)
             }
             (kind, Some(_)) => return Err(format!("{kind} admits all names of its kind, and takes no more")),

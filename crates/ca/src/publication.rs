@@ -11,7 +11,7 @@ use enclasp_pki::{
     sha256,
 };
 
-use crate::issuance::{Issuance, SIGN_TIMEOUT, blocking};
+use crate::issuance::{Issuance, SIGN_TIMEOUT, Signer, blocking};
 use crate::store::{CrlState, ResponderKey};
 use crate::{Authority, Error, IssuedBy, Record, Result};
 
@@ -24,6 +24,8 @@ const ANSWER_LIFETIME: Duration = Duration::from_secs(3600);
 const RESPONDER_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// How long a responder that is silent gets new certificates.
 const RESPONDER_PATIENCE: Duration = Duration::from_secs(7 * 86_400);
+/// What the certificates of responders are recorded under.
+pub(crate) const RESPONDER_PROFILE: &str = "ocsp";
 /// How many OCSP answers are kept.
 const MAX_ANSWERS: usize = 100_000;
 /// How long after a revocation a new CRL is there, at most, apart from the signing.
@@ -86,7 +88,7 @@ impl Publication {
     /// Signs what is due, and takes up what other replicas have signed.
     pub(crate) async fn refresh(&self) -> Result<()> {
         let authority = self.issuance.authority();
-        self.issuance.sign_due_crls().await?;
+        let signed = self.issuance.sign_due_crls().await;
         let states = authority.store().crl_states().await?;
         let changes = states.iter().map(|state| state.changes).sum();
         for state in states.into_iter().filter(|state| state.number > 0) {
@@ -106,7 +108,7 @@ impl Publication {
                 *kept = Kept { changes, answers: HashMap::new() };
             }
         }
-        Ok(())
+        signed
     }
 
     /// The CRL of that name, which ends in `.crl`.
@@ -178,17 +180,21 @@ impl Publication {
         })
     }
 
-    /// Gives every responder, of this replica and of the others, a certificate of this issuer.
+    /// Gives every responder, of this replica and of the others, a certificate of each issuer of this one.
     async fn certify_responders(&self, own: &ResponderKey) -> Result<()> {
         let (store, now) = (self.issuance.authority().store(), SystemTime::now());
-        let issuer = self.issuance.authority().issuing().fingerprint_hex();
         store.note_responder(own, now).await?;
         let since = now.checked_sub(RESPONDER_PATIENCE).unwrap_or(SystemTime::UNIX_EPOCH);
-        for (key, certificate) in store.responders(&issuer, since).await? {
-            let due = |certificate: &Certificate| certificate.not_after() < now + RESPONDER_LIFETIME / 3;
-            if certificate.as_ref().is_none_or(due) {
-                let record = self.issuance.issue_responder(&key.spki, RESPONDER_LIFETIME).await?;
-                store.certify_responder(&key.id, &record).await?;
+        for signer in self.issuance.signers() {
+            // As long as that issuer itself, at most.
+            let lifetime = signer.certificate.not_after().duration_since(now).unwrap_or_default();
+            let lifetime = lifetime.min(RESPONDER_LIFETIME);
+            for (key, certificate) in store.responders(&signer.certificate.fingerprint_hex(), since).await? {
+                let due = |certificate: &Certificate| certificate.not_after() < now + lifetime / 3;
+                if certificate.as_ref().is_none_or(due) {
+                    let record = self.issuance.issue_responder(&signer, &key.spki, lifetime).await?;
+                    store.certify_responder(&key.id, &record).await?;
+                }
             }
         }
         Ok(())
@@ -206,87 +212,109 @@ impl Responder {
 
 impl Authority {
     /// The latest CRL of this issuer, in DER, signed now if something was revoked since or if it is half
-    /// as old as it may get.
+    /// as old as it may get; or that of another one, by the beginning of its SHA-256 in hexadecimal.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no such shard; [`Error::Database`]; what the keystore says.
-    pub async fn crl(&self, keystore: Arc<dyn Keystore>, shard: u32) -> Result<Vec<u8>> {
+    /// [`Error::Setting`] if there is no such issuer, shard or CRL; [`Error::Database`]; what the keystore says.
+    pub async fn crl(
+        &self,
+        keystore: Arc<dyn Keystore>,
+        issuer: Option<&str>,
+        shard: u32,
+    ) -> Result<Vec<u8>> {
         let shards = self.config().crl_shards;
         if shard >= shards {
             let (what, value) = ("the shard of a CRL", shard.to_string());
             return Err(Error::Setting { what, value, reason: format!("there are {shards}, from 0") });
         }
         Issuance::open(self.clone(), keystore).await?.sign_due_crls().await?;
-        let der = self.store().crl(&self.issuing().fingerprint_hex(), shard).await?;
-        der.ok_or_else(|| Error::Record { reason: "a CRL was not kept".into() })
+        let wanted = issuer.map(str::to_lowercase);
+        let known = std::iter::once(self.issuing().clone()).chain(self.issuers().await?);
+        let mut known = known.map(|issuer| issuer.fingerprint_hex());
+        let found = known.find(|known| wanted.as_ref().is_none_or(|wanted| known.starts_with(wanted)));
+        let none = |reason: &str| Error::Setting {
+            what: "the issuer of a CRL",
+            value: issuer.unwrap_or_default().to_owned(),
+            reason: reason.to_owned(),
+        };
+        let found = found.ok_or_else(|| none("no issuer's SHA-256 begins like that"))?;
+        self.store().crl(&found, shard).await?.ok_or_else(|| none("it has signed none yet"))
     }
 }
 
 impl Issuance {
-    /// Signs the CRLs of this issuer that are due.
+    /// Signs the CRLs of this authority's issuers that are due. One that fails keeps no other from it.
     async fn sign_due_crls(&self) -> Result<()> {
+        let states = self.authority().store().crl_states().await?;
+        let mut outcome = Ok(());
+        for signer in self.signers() {
+            for shard in 0..self.authority().config().crl_shards {
+                let issuer = signer.certificate.fingerprint_hex();
+                let state = states.iter().find(|state| state.issuer == issuer && state.shard == shard);
+                let state = state.cloned().unwrap_or_else(|| CrlState::unsigned(&issuer, shard));
+                outcome = outcome.and(self.sign_crl(&signer, state).await);
+            }
+        }
+        outcome
+    }
+
+    /// Signs the CRL that follows on `state`, if it is due.
+    async fn sign_crl(&self, signer: &Signer, state: CrlState) -> Result<()> {
         let (store, now) = (self.authority().store(), SystemTime::now());
-        let issuer = self.authority().issuing().fingerprint_hex();
-        let states = store.crl_states().await?;
-        for shard in 0..self.authority().config().crl_shards {
-            let state = states.iter().find(|state| state.issuer == issuer && state.shard == shard).cloned();
-            let state = state.unwrap_or_else(|| CrlState::unsigned(&issuer, shard));
-            let is_fresh = state.number > 0
-                && state.changes == state.signed_changes
-                && state.this_update <= now
-                && state.next_update > now + CRL_LIFETIME / 2;
-            if is_fresh {
-                continue;
-            }
-            // What has ended stays on one more list (RFC 5280 §3.3).
-            let revoked = store.revoked(&issuer, shard, state.this_update).await?;
-            let next = CrlState {
-                signed_changes: state.changes,
-                number: state.number + 1,
-                this_update: now,
-                next_update: now + CRL_LIFETIME,
-                ..state.clone()
+        let is_fresh = state.number > 0
+            && state.changes == state.signed_changes
+            && state.this_update <= now
+            && state.next_update > now + CRL_LIFETIME / 2;
+        if is_fresh {
+            return Ok(());
+        }
+        // What has ended stays on one more list (RFC 5280 §3.3).
+        let revoked = store.revoked(&state.issuer, state.shard, state.this_update).await?;
+        let next = CrlState {
+            signed_changes: state.changes,
+            number: state.number + 1,
+            this_update: now,
+            next_update: now + CRL_LIFETIME,
+            ..state.clone()
+        };
+        let config = self.authority().config();
+        let point = config.crl_url(&state.issuer, state.shard).filter(|_| config.crl_shards > 1);
+        let (certificate, key) = (signer.certificate.clone(), signer.key.clone());
+        let (contents, count) = (next.clone(), revoked.len());
+        let der = blocking(move || {
+            let contents = CrlContents {
+                number: contents.number,
+                this_update: contents.this_update,
+                next_update: contents.next_update,
+                distribution_point: point.as_deref(),
+                revoked: &revoked,
             };
-            let point = self
-                .authority()
-                .config()
-                .crl_url(&issuer, shard)
-                .filter(|_| self.authority().config().crl_shards > 1);
-            let (certificate, key, contents) = (self.authority().issuing().clone(), self.key(), next.clone());
-            let count = revoked.len();
-            let der = blocking(move || {
-                let contents = CrlContents {
-                    number: contents.number,
-                    this_update: contents.this_update,
-                    next_update: contents.next_update,
-                    distribution_point: point.as_deref(),
-                    revoked: &revoked,
-                };
-                let ctx = SignContext::new(format!("CRL of {}", certificate.subject()))
-                    .with_deadline(Instant::now() + SIGN_TIMEOUT);
-                Ok(Issuer::new(certificate, &*key)?.sign_crl(&contents, &ctx)?)
-            })
-            .await?;
-            // Of two replicas with one key, one is first.
-            if store.publish_crl(&next, state.number, &der).await? {
-                tracing::info!(number = next.number, shard, revoked = count, "signed a CRL");
-            }
+            let ctx = SignContext::new(format!("CRL of {}", certificate.subject()))
+                .with_deadline(Instant::now() + SIGN_TIMEOUT);
+            Ok(Issuer::new(certificate, &*key)?.sign_crl(&contents, &ctx)?)
+        })
+        .await?;
+        // Of two replicas with one key, one is first.
+        if store.publish_crl(&next, state.number, &der).await? {
+            let issuer = signer.certificate.subject();
+            tracing::info!(%issuer, number = next.number, shard = next.shard, revoked = count, "signed a CRL");
         }
         Ok(())
     }
 
     /// A certificate for a responder, which is recorded by whoever hands it out.
-    async fn issue_responder(&self, spki: &[u8], lifetime: Duration) -> Result<Record> {
+    async fn issue_responder(&self, signer: &Signer, spki: &[u8], lifetime: Duration) -> Result<Record> {
         let name = &self.authority().config().name;
         let subject = enclasp_enroll::subject_of(&format!("{name} OCSP responder"))?;
-        let (certificate, key, spki) = (self.authority().issuing().clone(), self.key(), spki.to_vec());
+        let Signer { certificate, key } = signer.clone();
+        let spki = spki.to_vec();
         blocking(move || {
             let now = SystemTime::now();
             let ctx = SignContext::new(format!("certificate of an OCSP responder: {subject}"))
                 .with_deadline(Instant::now() + SIGN_TIMEOUT);
             let issuer = Issuer::new(certificate, &*key)?;
             let issued = issuer.issue_responder(&subject, &spki, lifetime, now, &ctx)?;
-            Ok(Record::new(&issued, issuer.certificate(), 0, "ocsp", IssuedBy::Server, now))
+            Ok(Record::new(&issued, issuer.certificate(), 0, RESPONDER_PROFILE, IssuedBy::Server, now))
         })
         .await
     }

@@ -37,8 +37,8 @@ mod tokens;
 mod writer;
 
 pub(crate) use approvals::Decision;
-pub(crate) use audit::{AuditRecord, BEGINNING, link};
-pub(crate) use issuers::Shared;
+pub(crate) use audit::{AuditRecord, BEGINNING, ChainEnd, link};
+pub(crate) use issuers::{NewIssuer, Shared};
 pub(crate) use revocation::{CrlState, ResponderKey};
 pub(crate) use tokens::{Spent, TokenRecord};
 
@@ -87,6 +87,16 @@ type Mirror = Arc<Mutex<Option<File>>>;
 enum Dialect {
     Sqlite,
     Postgres,
+}
+
+impl Dialect {
+    /// SQL of ours as this database wants it.
+    fn spelled(self, sql: &str) -> String {
+        match self {
+            Self::Sqlite => sql.to_owned(),
+            Self::Postgres => sql.replace(" BLOB", " BYTEA").replace("COLLATE BINARY", "COLLATE \"C\""),
+        }
+    }
 }
 
 impl Store {

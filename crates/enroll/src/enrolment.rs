@@ -9,6 +9,7 @@ use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, Origin, SignContext};
 use enclasp_pki::{Certificate, Purpose, create_csr, order_chain, rfc3339, verify_chain};
 
 use crate::pending::{self, Pending};
+use crate::trust::with_successors;
 use crate::{Client, Error, Result, Token, Trust};
 
 /// How often to ask whether a person has approved, if the authority does not say.
@@ -160,6 +161,7 @@ pub async fn enroll(
     }
     let is_root = |certificate: &Certificate| certificate.fingerprint() == token.contents().root;
     let roots: Vec<_> = authorities.iter().filter(|c| is_root(c)).cloned().collect();
+    let roots = with_successors(&roots, &authorities);
     let chain = checked_chain(leaf, &authorities, &roots).map_err(wrong)?;
     progress(Step::Certified {
         subject: leaf.name(),

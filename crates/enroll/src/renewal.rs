@@ -8,13 +8,13 @@ use std::time::SystemTime;
 
 use enclasp_identity::{Identity, Store};
 use enclasp_keystore::{Key, KeySpec, KeyUri, Keystore, Origin, SignContext};
-use enclasp_pki::{Certificate, create_csr};
+use enclasp_pki::{Certificate, create_csr, rfc3339};
 use enclasp_tls::Credential;
 use rustls_pki_types::CertificateDer;
 
 use crate::enrolment::{Enrolment, blocking, checked_chain, same_names};
 use crate::pending::{Pending, of_rekey};
-use crate::trust::parsed;
+use crate::trust::{parsed, with_successors};
 use crate::{Client, Endpoint, Error, Result, Trust};
 
 /// An identity whose certificate pays for that of another, and its key.
@@ -38,11 +38,12 @@ pub async fn certify(sponsor: Sponsor, enrolment: &Enrolment) -> Result<Identity
         move || Ok(Arc::from(enrolment.new_key()?.0))
     })
     .await?;
-    let chain = renewal.certify(&key, sponsor.key).await?;
+    let Certified { chain, roots } = renewal.certify(&key, sponsor.key).await?;
     let identity = Identity {
         name: enrolment.identity.clone(),
         key: key.info().uri.clone(),
         chain,
+        roots,
         software: key.info().origin == Origin::Imported,
         updated: SystemTime::now(),
         retired: None,
@@ -59,7 +60,8 @@ pub async fn certify(sponsor: Sponsor, enrolment: &Enrolment) -> Result<Identity
 /// stays it.
 ///
 /// # Errors
-/// [`Error::NotRenewable`] if no authority is known, or if the present certificate has expired; what
+/// [`Error::NotRenewable`] if no authority is known, or if the present certificate has expired and the authority
+/// takes it no more; what
 /// the key, the connection and the authority say; [`Error::WrongCertificate`]. The identity then
 /// stays as it was.
 pub async fn renew(
@@ -70,8 +72,8 @@ pub async fn renew(
 ) -> Result<Identity> {
     let renewal = Renewal::of(identity, sponsor.as_ref())?;
     let paying = sponsor.map_or_else(|| key.clone(), |sponsor| sponsor.key);
-    let chain = renewal.certify(&key, paying).await?;
-    let renewed = Identity { chain, updated: SystemTime::now(), ..identity.clone() };
+    let Certified { chain, roots } = renewal.certify(&key, paying).await?;
+    let renewed = Identity { chain, roots, updated: SystemTime::now(), ..identity.clone() };
     store.put(&renewed)?;
     Ok(renewed)
 }
@@ -129,7 +131,7 @@ pub async fn rekey(
     })
     .await?;
     let paying = sponsor.map_or(old, |sponsor| sponsor.key);
-    let chain = renewal.exchange(&csr, paying, &new.info().spki).await?;
+    let Certified { chain, roots } = renewal.exchange(&csr, paying, &new.info().spki).await?;
     // The present identity was used, so the rekey before this one ends here.
     if let Some(retired) = identity.retired.clone() {
         blocking(move || delete(&*keystore, &retired)).await?;
@@ -137,6 +139,7 @@ pub async fn rekey(
     let renewed = Identity {
         key: new.info().uri.clone(),
         chain,
+        roots,
         updated: SystemTime::now(),
         retired: Some(identity.key.clone()),
         ..identity.clone()
@@ -161,7 +164,7 @@ pub async fn bisect(
     let csr = renewal.request(&*key)?;
     let client = renewal.client()?;
     let issued = client.bisect(&csr, hardware).await?;
-    renewal.checked(&client, &issued, &key.info().spki).await
+    Ok(renewal.checked(&client, &issued, &key.info().spki).await?.chain)
 }
 
 /// Deletes the key that a rekey put out of service, once the new one has proved itself.
@@ -193,9 +196,19 @@ fn delete(keystore: &dyn Keystore, key: &KeyUri) -> Result<()> {
     }
 }
 
+/// What a renewal yields.
+struct Certified {
+    chain: Vec<CertificateDer<'static>>,
+    /// Those of before, and new ones that they vouch for.
+    roots: Vec<CertificateDer<'static>>,
+}
+
 /// What a renewal takes over from the identity, and from who pays for it.
 #[derive(Clone)]
 struct Renewal {
+    /// The name of the identity that authenticates, and when its certificate ends.
+    payer: String,
+    end: SystemTime,
     /// Whose names.
     old: Certificate,
     /// What authenticates.
@@ -210,10 +223,9 @@ impl Renewal {
         let not_renewable =
             |reason: &str| Error::NotRenewable { identity: paying.name.clone(), reason: reason.to_owned() };
         let authority = identity.authority.as_ref().ok_or_else(|| not_renewable("it was imported"))?;
-        if paying.leaf()?.not_after() < SystemTime::now() {
-            return Err(not_renewable("its certificate has expired, and cannot authenticate the renewal"));
-        }
         Ok(Self {
+            payer: paying.name.clone(),
+            end: paying.leaf()?.not_after(),
             old: identity.leaf()?,
             chain: paying.chain.clone(),
             roots: identity.roots.clone(),
@@ -222,11 +234,7 @@ impl Renewal {
     }
 
     /// A new chain for `key`, to which `paying` authenticates.
-    async fn certify(
-        &self,
-        key: &Arc<dyn Key>,
-        paying: Arc<dyn Key>,
-    ) -> Result<Vec<CertificateDer<'static>>> {
+    async fn certify(&self, key: &Arc<dyn Key>, paying: Arc<dyn Key>) -> Result<Certified> {
         let csr = blocking({
             let (renewal, key) = (self.clone(), key.clone());
             move || renewal.request(&*key)
@@ -243,16 +251,22 @@ impl Renewal {
     }
 
     /// Sends the request, authenticated with the certificate that pays for it and its key, and checks
-    /// what comes back to be for `spki` and for the old names. Returns the new chain.
-    async fn exchange(
-        &self,
-        csr: &[u8],
-        paying: Arc<dyn Key>,
-        spki: &[u8],
-    ) -> Result<Vec<CertificateDer<'static>>> {
+    /// what comes back to be for `spki` and for the old names.
+    async fn exchange(&self, csr: &[u8], paying: Arc<dyn Key>, spki: &[u8]) -> Result<Certified> {
         let credential = Credential::new(self.chain.clone(), paying)?;
         let client = self.client()?;
-        let issued = client.simplereenroll(csr, &credential).await?;
+        // An authority may take an expired certificate for a while.
+        let issued = client.simplereenroll(csr, &credential).await.map_err(|error| match error {
+            Error::Handshake { .. } | Error::Tls(_) | Error::Interrupted { .. } | Error::Refused { .. }
+                if self.end < SystemTime::now() =>
+            {
+                let at = rfc3339(self.end);
+                let reason =
+                    format!("its certificate expired at {at}, and the authority does not take it any more");
+                Error::NotRenewable { identity: self.payer.clone(), reason }
+            }
+            other => other,
+        })?;
         self.checked(&client, &issued, spki).await
     }
 
@@ -261,12 +275,7 @@ impl Renewal {
     }
 
     /// The chain of what was issued, if it is for `spki` and for the old names.
-    async fn checked(
-        &self,
-        client: &Client,
-        issued: &[Certificate],
-        spki: &[u8],
-    ) -> Result<Vec<CertificateDer<'static>>> {
+    async fn checked(&self, client: &Client, issued: &[Certificate], spki: &[u8]) -> Result<Certified> {
         let authorities = client.cacerts().await?;
         let wrong = |reason: String| Error::WrongCertificate { url: self.endpoint.to_string(), reason };
         let leaf = issued.iter().find(|certificate| certificate.spki() == spki);
@@ -276,7 +285,9 @@ impl Renewal {
         {
             return Err(wrong(format!("it is for {}", leaf.describe())));
         }
-        let chain = checked_chain(leaf, &authorities, &parsed(&self.roots)?).map_err(wrong)?;
-        Ok(chain.iter().map(|certificate| certificate.der().clone()).collect())
+        let roots = with_successors(&parsed(&self.roots)?, &authorities);
+        let chain = checked_chain(leaf, &authorities, &roots).map_err(wrong)?;
+        let ders = |all: &[Certificate]| all.iter().map(|one| one.der().clone()).collect();
+        Ok(Certified { chain: ders(&chain), roots: ders(&roots) })
     }
 }

@@ -1,6 +1,7 @@
 //! How the client knows that a server is its authority.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use enclasp_pki::Certificate;
@@ -23,6 +24,29 @@ pub enum Trust {
 /// Certificates of ours, for a look into them.
 pub(crate) fn parsed(certificates: &[CertificateDer<'_>]) -> crate::Result<Vec<Certificate>> {
     certificates.iter().map(|der| Ok(Certificate::from_der(der)?)).collect()
+}
+
+/// The roots, and those that follow on one of them: one of `authorities` that is vouched for by a certificate which the
+/// key of a root that is trusted signed (RFC 7030 §4.1.3, NewWithOld of RFC 4210 §4.4).
+pub(crate) fn with_successors(roots: &[Certificate], authorities: &[Certificate]) -> Vec<Certificate> {
+    let now = SystemTime::now();
+    let good = |one: &Certificate| one.is_ca() && one.not_before() <= now && now < one.not_after();
+    let mut trusted = roots.to_vec();
+    for new in authorities.iter().filter(|one| good(one) && one.is_self_issued()) {
+        let is_vouched_for = || {
+            let vouching = authorities.iter().filter(|one| {
+                good(one)
+                    && one.subject() == new.subject()
+                    && one.spki() == new.spki()
+                    && !one.is_self_issued()
+            });
+            vouching.clone().any(|one| roots.iter().any(|root| one.verify_signed_by(root).is_ok()))
+        };
+        if !trusted.contains(new) && new.verify_signed_by(new).is_ok() && is_vouched_for() {
+            trusted.push(new.clone());
+        }
+    }
+    trusted
 }
 
 /// Checks a server's certificate against a [`Trust`].

@@ -16,7 +16,9 @@ use x509_cert::ext::pkix;
 use crate::encoding::{Signed, hex, in_field, malformed, sequence};
 use crate::public_key::algorithm_of;
 use crate::signing::check;
-use crate::{DistinguishedName, Error, KeyPurpose, Purpose, Result, SubjectAltName, pem, rfc3339};
+use crate::{
+    DistinguishedName, Error, KeyPurpose, NameConstraints, Purpose, Result, SubjectAltName, pem, rfc3339,
+};
 
 const WHAT: &str = "certificate";
 const PEM_LABEL: &str = "CERTIFICATE";
@@ -41,6 +43,9 @@ struct Parsed {
     extended_key_usages: Option<Vec<ObjectIdentifier>>,
     is_ca: bool,
     path_length: Option<u8>,
+    /// `None` if there is no such extension, which allows everything.
+    key_usage: Option<pkix::KeyUsage>,
+    name_constraints: Option<NameConstraints>,
     subject_key_identifier: Option<Vec<u8>>,
     fingerprint: [u8; 32],
 }
@@ -76,6 +81,10 @@ impl Certificate {
         let constraints = in_field(WHAT, "basicConstraints", tbs.get_extension::<pkix::BasicConstraints>())?;
         let usages = in_field(WHAT, "extKeyUsage", tbs.get_extension::<pkix::ExtendedKeyUsage>())?;
         let names = in_field(WHAT, "subjectAltName", tbs.get_extension::<pkix::SubjectAltName>())?;
+        let key_usage = in_field(WHAT, "keyUsage", tbs.get_extension::<pkix::KeyUsage>())?;
+        let constrained = in_field(WHAT, "nameConstraints", tbs.get_extension::<pkix::NameConstraints>())?;
+        let name_constraints =
+            constrained.map(|(_, extension)| NameConstraints::from_extension(&extension)).transpose()?;
         let key_identifier =
             in_field(WHAT, "subjectKeyIdentifier", tbs.get_extension::<pkix::SubjectKeyIdentifier>())?;
         let mut sans = Vec::new();
@@ -96,6 +105,8 @@ impl Certificate {
             extended_key_usages: usages.map(|(_, usages)| usages.0),
             is_ca: constraints.as_ref().is_some_and(|(_, constraints)| constraints.ca),
             path_length: constraints.and_then(|(_, constraints)| constraints.path_len_constraint),
+            key_usage: key_usage.map(|(_, usage)| usage),
+            name_constraints,
             subject_key_identifier: key_identifier.map(|(_, id)| id.0.as_bytes().to_vec()),
             fingerprint: sha256(der),
         })))
@@ -242,8 +253,20 @@ impl Certificate {
         text
     }
 
-    pub(crate) fn path_length(&self) -> Option<u8> {
+    /// Whether its key usage lets it sign certificates and CRLs (RFC 5280 §4.2.1.3); without that extension,
+    /// everything is allowed.
+    pub fn may_sign_certificates_and_crls(&self) -> bool {
+        self.0.key_usage.as_ref().is_none_or(|usage| usage.key_cert_sign() && usage.crl_sign())
+    }
+
+    /// How many CAs may follow below it, if that is limited.
+    pub fn path_length(&self) -> Option<u8> {
         self.0.path_length
+    }
+
+    /// Which names it may certify, if it is a CA and that is limited.
+    pub fn name_constraints(&self) -> Option<&NameConstraints> {
+        self.0.name_constraints.as_ref()
     }
 
     pub(crate) fn subject_key_identifier(&self) -> Option<&[u8]> {

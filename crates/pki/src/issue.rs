@@ -33,7 +33,7 @@ use crate::crl::{full_name, uri};
 use crate::encoding::{encoded, in_field};
 use crate::public_key::algorithm_of;
 use crate::signing::{algorithm_identifier, scheme_for, sign};
-use crate::{Certificate, DistinguishedName, Error, Profile, Result, SubjectAltName, san};
+use crate::{Certificate, DistinguishedName, Error, NameConstraints, Profile, Result, SubjectAltName, san};
 
 const WHAT: &str = "certificate";
 
@@ -68,7 +68,7 @@ pub struct Leaf<'a> {
     pub lifetime: Option<Duration>,
 }
 
-/// A CA certificate to be issued, which may sign end-entity certificates and nothing below.
+/// A CA certificate to be issued.
 #[derive(Clone, Copy, Debug)]
 pub struct Intermediate<'a> {
     /// Its name.
@@ -77,6 +77,11 @@ pub struct Intermediate<'a> {
     pub spki: &'a [u8],
     /// From now on, cut to the issuer's own end.
     pub lifetime: Duration,
+    /// How many CAs may follow below it; 0 for one that signs end-entity certificates only, `None` for a root
+    /// that another root vouches for.
+    pub path_length: Option<u8>,
+    /// Which names it may certify, if not all.
+    pub name_constraints: Option<&'a NameConstraints>,
 }
 
 /// A CA certificate together with its key.
@@ -112,7 +117,7 @@ pub fn create_root(
     ctx: &SignContext,
 ) -> Result<Certificate> {
     let spki = &key.info().spki;
-    let extensions = Extensions::new(subject, spki)?.authority(None)?;
+    let extensions = Extensions::new(subject, spki)?.authority(None, None)?;
     build(key, extensions, validity(subject, lifetime, now, None)?, ctx)
 }
 
@@ -147,13 +152,18 @@ impl<'k> Issuer<'k> {
     /// CA:FALSE, key identifiers, a random 128-bit serial number, valid from a minute before `now`.
     ///
     /// # Errors
-    /// [`Error::NotIssued`] if it would name nobody, its lifetime is zero, or the issuer has
-    /// expired; [`Error::Name`] for an alternative name that breaks the rules of its kind;
+    /// [`Error::NotIssued`] if it would name nobody, its lifetime is zero, the issuer has expired, or
+    /// its name constraints forbid a name; [`Error::Name`] for an alternative name that breaks the rules of its kind;
     /// [`Error::Weak`] or [`Error::Unsupported`] for its key; [`Error::Key`] if the issuer's key
     /// refuses, or signs wrongly.
     pub fn issue(&self, leaf: &Leaf<'_>, now: SystemTime, ctx: &SignContext) -> Result<Certificate> {
         if leaf.subject.is_empty() && leaf.subject_alt_names.is_empty() {
             return Err(not_issued(leaf.subject, "it would name nobody"));
+        }
+        if let Some(constraints) = self.certificate.name_constraints() {
+            constraints
+                .check(leaf.subject, leaf.subject_alt_names)
+                .map_err(|reason| not_issued(leaf.subject, &format!("by name constraints, {reason}")))?;
         }
         let lifetime = leaf.lifetime.unwrap_or(leaf.profile.default_lifetime).min(leaf.profile.max_lifetime);
         let validity = validity(leaf.subject, lifetime, now, Some(&self.certificate))?;
@@ -191,7 +201,7 @@ impl<'k> Issuer<'k> {
         build(self.key, extensions, validity, ctx)
     }
 
-    /// Issues a CA certificate with a path length of 0: CA:TRUE, keyCertSign and cRLSign.
+    /// Issues a CA certificate: CA:TRUE, keyCertSign and cRLSign.
     ///
     /// # Errors
     /// As [`issue`](Self::issue), and [`Error::NotIssued`] if this issuer is itself not allowed to
@@ -208,7 +218,7 @@ impl<'k> Issuer<'k> {
         }
         let validity = validity(request.subject, request.lifetime, now, Some(&self.certificate))?;
         let extensions = Extensions::new(request.subject, request.spki)?
-            .authority(Some(0))?
+            .authority(request.path_length, request.name_constraints)?
             .issued_by(&self.certificate)?;
         build(self.key, extensions, validity, ctx)
     }
@@ -274,12 +284,21 @@ impl<'a> Extensions<'a> {
         extensions.with(&SubjectKeyIdentifier(key_identifier(spki)?))
     }
 
-    fn authority(self, path_len_constraint: Option<u8>) -> Result<Self> {
+    fn authority(
+        self,
+        path_len_constraint: Option<u8>,
+        name_constraints: Option<&NameConstraints>,
+    ) -> Result<Self> {
         if self.subject.is_empty() {
             return Err(not_issued(self.subject, "a CA needs a name"));
         }
-        self.with(&BasicConstraints { ca: true, path_len_constraint })?
-            .with(&KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign))
+        let extensions = self
+            .with(&BasicConstraints { ca: true, path_len_constraint })?
+            .with(&KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign))?;
+        match name_constraints {
+            Some(constraints) => extensions.with(&constraints.to_extension()?),
+            None => Ok(extensions),
+        }
     }
 
     fn end_entity(self, profile: &Profile, sans: &[SubjectAltName]) -> Result<Self> {

@@ -9,6 +9,7 @@
 
 mod certificate;
 mod chain;
+mod constraints;
 mod crl;
 mod encoding;
 mod error;
@@ -27,6 +28,7 @@ pub mod pem;
 
 pub use certificate::{Certificate, certificates_from, sha256};
 pub use chain::{ChainError, is_for_host, order_chain, verify_chain};
+pub use constraints::{NameConstraint, NameConstraints, is_in_network};
 pub use crl::{CrlContents, PublishedCrl, RevocationReason, Revoked, crl_to_pem, sort_newest_first};
 pub use encoding::{hex, unhex};
 pub use error::{Error, Result};

@@ -168,7 +168,8 @@ impl Error {
             }
             rustls::Error::NoCertificatesPresented => Self::NoPeerCertificate { peer },
             rustls::Error::InvalidCertificate(error) => {
-                let certificate = record.leaf();
+                let certificate =
+                    record.presented.as_ref().and_then(|der| Certificate::from_der(der.as_ref()).ok());
                 Self::PeerCertificate {
                     peer,
                     subject: certificate

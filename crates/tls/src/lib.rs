@@ -23,7 +23,6 @@ mod credential;
 mod error;
 mod evidence;
 mod handshake;
-mod known;
 mod observed;
 mod options;
 mod recorder;

@@ -6,8 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{self, cipher_suite as suites};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, ServerName};
 
@@ -92,21 +91,9 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>> {
     ServerName::try_from(bare.to_owned()).map_err(|_| Error::ServerName { name: host.to_owned() })
 }
 
-/// aws-lc-rs, with X25519MLKEM768 preferred, and with AES-128 before AES-256: it costs less, its
-/// hash most of all, and nobody can search for its keys, by a quantum computer neither.
+/// aws-lc-rs, with X25519MLKEM768 preferred.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    let cipher_suites = vec![
-        suites::TLS13_AES_128_GCM_SHA256,
-        suites::TLS13_AES_256_GCM_SHA384,
-        suites::TLS13_CHACHA20_POLY1305_SHA256,
-        suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-        suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        suites::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        suites::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-    ];
-    Arc::new(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() })
+    Arc::new(aws_lc_rs::default_provider())
 }
 
 pub(crate) fn trust(roots: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>> {

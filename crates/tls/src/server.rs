@@ -1,7 +1,7 @@
 //! Connections that we accept.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use enclasp_pki::{Certificate, rfc3339};
 use rustls::server::{ServerSessionMemoryCache, WantsServerCert};
@@ -13,11 +13,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::error::Whom;
 use crate::evidence::{Evidence, Role};
 use crate::handshake::{DURING, close, complete, sign_timeout};
-use crate::known::{Chain, KnownChains};
 use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
 use crate::signer::Resolver;
-use crate::verifier::{ANY_NAME, ClientVerifier};
+use crate::verifier::ClientVerifier;
 use crate::{Access, Credential, Error, Options, Result, Revocation};
 
 /// A connection from a client, in async use.
@@ -51,8 +50,9 @@ pub struct Server {
     /// Of clients' certificates; none where clients are asked for none.
     verifier: Option<Arc<ClientVerifier>>,
     access: Access,
-    known: Arc<KnownChains>,
     options: Options,
+    /// How long after its end a client's certificate is taken.
+    grace: Duration,
 }
 
 impl Server {
@@ -62,6 +62,20 @@ impl Server {
     /// [`Error::Settings`] if nobody could be admitted, there are no roots, one of them cannot be
     /// read, or the options leave no version.
     pub fn new(credential: Credential, clients: Clients, options: Options) -> Result<Self> {
+        Self::with_grace(credential, clients, options, Duration::ZERO)
+    }
+
+    /// The same for a server that takes clients' certificates until `grace` after their end: an authority that
+    /// renews them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_grace(
+        credential: Credential,
+        clients: Clients,
+        options: Options,
+        grace: Duration,
+    ) -> Result<Self> {
         let Clients { roots, certificate_demanded, server_certificates, access, revocation } = clients;
         if access.is_nobody() {
             return Err(Error::Settings {
@@ -75,25 +89,24 @@ impl Server {
             });
         }
         let provider = provider();
-        let known = Arc::new(KnownChains::new(&revocation));
         let mut verifier = ClientVerifier::new(
             trust(&roots)?,
             provider.clone(),
             certificate_demanded,
             access.clone(),
             revocation,
-            known.clone(),
         )?;
         if server_certificates {
             verifier.admit_servers(&roots)?;
         }
+        verifier.tolerate(grace);
         let verifier = Arc::new(verifier);
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?
             .with_client_cert_verifier(verifier.clone());
-        let server = Self::presenting(credential, config, access, known, options);
-        Ok(Self { verifier: Some(verifier), ..server })
+        let server = Self::presenting(credential, config, access, options);
+        Ok(Self { verifier: Some(verifier), grace, ..server })
     }
 
     /// What is presented to clients.
@@ -116,15 +129,13 @@ impl Server {
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?
             .with_no_client_auth();
-        let known = Arc::new(KnownChains::new(&Revocation::default()));
-        Ok(Self::presenting(credential, config, Access::everyone(), known, options))
+        Ok(Self::presenting(credential, config, Access::everyone(), options))
     }
 
     fn presenting(
         credential: Credential,
         config: ConfigBuilder<ServerConfig, WantsServerCert>,
         access: Access,
-        known: Arc<KnownChains>,
         options: Options,
     ) -> Self {
         let resolver = Resolver::new(Role::Server, Some(credential.clone()));
@@ -132,11 +143,8 @@ impl Server {
         config.alpn_protocols = options.alpn_protocols();
         // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
-        // Each connection brings its successor's, and each is a session to keep.
-        config.send_tls13_tickets = 1;
-        // Most clients name AES-256 first without a need for it.
-        config.ignore_client_order = true;
-        Self { config: Arc::new(config), credential, verifier: None, access, known, options }
+        let grace = Duration::ZERO;
+        Self { config: Arc::new(config), credential, verifier: None, access, options, grace }
     }
 
     /// Makes the handshake over `stream`. `address` is what messages call the client.
@@ -177,59 +185,38 @@ impl Server {
         let connection = ServerConnection::new(self.config.clone())
             .map_err(|e| Error::of_tls(recorder.whom(), DURING, e, &Record::default()))?;
         let mut connection = complete(connection, stream, &recorder, credential, &self.options).await?;
-        let chain = match self.verified(&connection, &recorder) {
-            Ok(chain) => chain,
-            Err(refusal) => {
-                close(&mut connection, stream).await;
-                return Err(refusal);
-            }
-        };
+        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+        if let Some(Err(refusal)) = leaf.map(|leaf| self.admit(leaf, SystemTime::now(), address)) {
+            close(&mut connection, stream).await;
+            return Err(refusal);
+        }
         let sni = connection.server_name().map(str::to_owned);
         let mut record = std::mem::take(&mut *recorder.record());
         record.certificate_requested = self.verifier.is_some();
-        let chain = chain.as_deref();
-        let evidence = Evidence::new(Role::Server, address, &connection, sni, credential, chain, &mut record);
+        let evidence = Evidence::new(Role::Server, address, &connection, sni, credential, &mut record);
         Ok((connection, evidence))
     }
 
-    /// What the client presented, if it did, and was found good: by the verifier in this handshake,
-    /// or when the session began that it resumed. It may have expired since then.
-    fn verified(&self, connection: &ServerConnection, recorder: &Recorder) -> Result<Option<Arc<Chain>>> {
-        let verified = recorder.record().chain.take();
-        if verified.is_some() {
-            return Ok(verified);
+    /// Decides about a client whose certificate verified now or when its session began.
+    fn admit(&self, leaf: &CertificateDer<'_>, now: SystemTime, address: &str) -> Result<()> {
+        let refuse = |subject: String, reason: String| Error::NotAdmitted {
+            peer: address.to_owned(),
+            subject,
+            rule: "a certificate that is valid now".to_owned(),
+            reason,
+        };
+        let leaf =
+            Certificate::from_der(leaf.as_ref()).map_err(|e| refuse("unreadable".into(), e.to_string()))?;
+        if now > leaf.not_after() + self.grace {
+            let reason = format!("its certificate expired at {}", rfc3339(leaf.not_after()));
+            return Err(refuse(leaf.subject().to_string(), reason));
         }
-        let presented = connection.peer_certificates().unwrap_or_default();
-        let chain = self.known.of_session(presented, ANY_NAME).map_err(|e| Error::NotAdmitted {
-            peer: recorder.peer.clone(),
-            subject: "unreadable".to_owned(),
-            rule: "a certificate that can be read".to_owned(),
-            reason: e.to_string(),
-        })?;
-        if let Some(chain) = &chain {
-            self.admit(&chain.leaf, SystemTime::now(), &recorder.peer)?;
-        }
-        Ok(chain)
-    }
-
-    /// Decides about a client whose certificate verified at some time.
-    fn admit(&self, leaf: &Certificate, now: SystemTime, address: &str) -> Result<()> {
-        if now > leaf.not_after() {
-            return Err(Error::NotAdmitted {
-                peer: address.to_owned(),
-                subject: leaf.subject().to_string(),
-                rule: "a certificate that is valid now".to_owned(),
-                reason: format!("its certificate expired at {}", rfc3339(leaf.not_after())),
-            });
-        }
-        self.access.admit(leaf, address)
+        self.access.admit(&leaf, address)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use enclasp_keystore::Algorithm;
 
     use super::*;
@@ -260,8 +247,8 @@ mod tests {
             let closed = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
             assert_eq!(closed.unwrap(), 0, "{evidence}");
 
-            let leaf = credential.leaf();
-            let at = leaf.not_after();
+            let leaf = &credential.chain()[0];
+            let at = credential.leaf().not_after();
             assert!(server.admit(leaf, at, "peer").is_ok());
             let error = server.admit(leaf, at + Duration::from_secs(1), "peer").unwrap_err();
             assert!(error.to_string().contains("its certificate expired at "), "{error}");

@@ -14,7 +14,6 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCer
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::evidence::{Role, SignatureEvidence, scheme_name};
-use crate::known::{Chain, Fingerprint, KnownChains};
 use crate::recorder::Recorder;
 use crate::{Access, Error, Result, Revocation};
 
@@ -26,7 +25,6 @@ pub(crate) struct ServerVerifier {
     webpki: Arc<WebPkiServerVerifier>,
     blind: bool,
     access: Access,
-    known: Arc<KnownChains>,
 }
 
 impl ServerVerifier {
@@ -35,7 +33,6 @@ impl ServerVerifier {
         provider: Arc<CryptoProvider>,
         access: Access,
         revocation: Revocation,
-        known: Arc<KnownChains>,
     ) -> Result<Self> {
         let blind = revocation.is_blind();
         let Revocation { lists, strict } = revocation.newest_first();
@@ -44,7 +41,7 @@ impl ServerVerifier {
             true => builder.enforce_revocation_expiration(),
             false => builder.allow_unknown_revocation_status(),
         };
-        builder.build().map(|webpki| Self { webpki, blind, access, known }).map_err(unusable)
+        builder.build().map(|webpki| Self { webpki, blind, access }).map_err(unusable)
     }
 }
 
@@ -57,20 +54,14 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Verified<ServerCertVerified> {
-        let fingerprint = Fingerprint::of(end_entity, intermediates, &server_name.to_str());
-        let chain = match self.known.verified(fingerprint, system_time(now)) {
-            Some(chain) => chain,
-            None => {
-                presented(end_entity);
-                self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-                sighted(self.blind)?;
-                let chain = read(end_entity, intermediates)?;
-                self.known.remember(fingerprint, &chain, system_time(now));
-                chain
-            }
-        };
-        admit(&self.access, chain)?;
-        Ok(ServerCertVerified::assertion())
+        presented(end_entity);
+        let verified =
+            self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        sighted(self.blind)?;
+        let certificate =
+            Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
+        admit(&self.access, &certificate)?;
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -79,7 +70,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Server, tls13: false, dss }
+        Claim { by: Role::Server, tls13: false, cert, dss }
             .check(|| self.webpki.verify_tls12_signature(message, cert, dss))
     }
 
@@ -89,7 +80,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Server, tls13: true, dss }
+        Claim { by: Role::Server, tls13: true, cert, dss }
             .check(|| self.webpki.verify_tls13_signature(message, cert, dss))
     }
 
@@ -106,7 +97,8 @@ pub(crate) struct ClientVerifier {
     /// The roots that may vouch for certificates of servers, if those are good here too.
     servers: Vec<Certificate>,
     access: Access,
-    known: Arc<KnownChains>,
+    /// How long after its end a certificate is taken.
+    grace: Duration,
 }
 
 impl ClientVerifier {
@@ -116,7 +108,6 @@ impl ClientVerifier {
         demanded: bool,
         access: Access,
         revocation: Revocation,
-        known: Arc<KnownChains>,
     ) -> Result<Self> {
         let blind = revocation.is_blind();
         let Revocation { lists, strict } = revocation.newest_first();
@@ -127,7 +118,7 @@ impl ClientVerifier {
             false => builder.allow_unknown_revocation_status(),
         };
         let webpki = builder.build().map_err(unusable)?;
-        Ok(Self { webpki, blind, servers: Vec::new(), access, known })
+        Ok(Self { webpki, blind, servers: Vec::new(), access, grace: Duration::ZERO })
     }
 
     /// Whether a chain that verified once has a certificate that was revoked.
@@ -148,6 +139,25 @@ impl ClientVerifier {
         Ok(())
     }
 
+    /// Takes certificates until `grace` after their end, too.
+    pub(crate) fn tolerate(&mut self, grace: Duration) {
+        self.grace = grace;
+    }
+
+    /// The time at which a chain has to be good: now, or for a certificate that has ended a short while ago, its end.
+    fn at(&self, end_entity: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
+        if self.grace.is_zero() {
+            return now;
+        }
+        // What cannot be read is refused by who reads it next.
+        let end = Certificate::from_der(end_entity)
+            .ok()
+            .and_then(|leaf| leaf.not_after().duration_since(SystemTime::UNIX_EPOCH).ok());
+        let is_late =
+            |end: &Duration| (end.as_secs()..=(*end + self.grace).as_secs()).contains(&now.as_secs());
+        end.filter(is_late).map_or(now, UnixTime::since_unix_epoch)
+    }
+
     /// Verifies the chain of a certificate that is for servers only.
     fn verify_server(
         &self,
@@ -158,7 +168,8 @@ impl ClientVerifier {
         let read =
             |der: &CertificateDer<'_>| Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding);
         let others = intermediates.iter().map(read).collect::<std::result::Result<Vec<_>, _>>()?;
-        verify_chain(&read(end_entity)?, &others, &self.servers, system_time(now), Purpose::Server)
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        verify_chain(&read(end_entity)?, &others, &self.servers, now, Purpose::Server)
             .map(|()| ClientCertVerified::assertion())
             .map_err(|_| CertificateError::InvalidPurpose.into())
     }
@@ -179,25 +190,19 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Verified<ClientCertVerified> {
-        let fingerprint = Fingerprint::of(end_entity, intermediates, ANY_NAME);
-        let chain = match self.known.verified(fingerprint, system_time(now)) {
-            Some(chain) => chain,
-            None => {
-                presented(end_entity);
-                match self.webpki.verify_client_cert(end_entity, intermediates, now) {
-                    Err(rustls::Error::InvalidCertificate(
-                        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
-                    )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, now)?,
-                    other => other?,
-                };
-                sighted(self.blind)?;
-                let chain = read(end_entity, intermediates)?;
-                self.known.remember(fingerprint, &chain, system_time(now));
-                chain
-            }
+        presented(end_entity);
+        let now = self.at(end_entity, now);
+        let verified = match self.webpki.verify_client_cert(end_entity, intermediates, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+            )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, now)?,
+            other => other?,
         };
-        admit(&self.access, chain)?;
-        Ok(ClientCertVerified::assertion())
+        sighted(self.blind)?;
+        let certificate =
+            Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
+        admit(&self.access, &certificate)?;
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -206,7 +211,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Client, tls13: false, dss }
+        Claim { by: Role::Client, tls13: false, cert, dss }
             .check(|| self.webpki.verify_tls12_signature(message, cert, dss))
     }
 
@@ -216,7 +221,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Client, tls13: true, dss }
+        Claim { by: Role::Client, tls13: true, cert, dss }
             .check(|| self.webpki.verify_tls13_signature(message, cert, dss))
     }
 
@@ -240,34 +245,17 @@ fn unusable(error: VerifierBuilderError) -> Error {
     Error::Settings { reason }
 }
 
-/// Verifiers of clients look at no name.
-pub(crate) const ANY_NAME: &str = "";
-
-/// Asks the access rules about a peer whose certificates have verified, so that one that they refuse
-/// is told so by an alert.
-fn admit(access: &Access, chain: Arc<Chain>) -> Verified<()> {
+/// Asks the access rules about a certificate that has verified, so that a peer that they refuse is
+/// told so by an alert.
+fn admit(access: &Access, certificate: &Certificate) -> Verified<()> {
     let recorder = Recorder::current();
     let peer = recorder.as_ref().map_or("the peer", |recorder| &recorder.peer);
-    match (access.admit(&chain.leaf, peer), recorder) {
-        (Ok(()), Some(recorder)) => recorder.record().chain = Some(chain),
-        (Ok(()), None) => {}
-        (Err(refusal), recorder) => {
-            if let Some(recorder) = recorder {
-                recorder.fail(refusal);
-            }
-            return Err(CertificateError::ApplicationVerificationFailure.into());
+    access.admit(certificate, peer).map_err(|refusal| {
+        if let Some(recorder) = &recorder {
+            recorder.fail(refusal);
         }
-    }
-    Ok(())
-}
-
-fn read(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Verified<Arc<Chain>> {
-    let chain = Chain::read(end_entity, intermediates).map_err(|_| CertificateError::BadEncoding)?;
-    Ok(Arc::new(chain))
-}
-
-fn system_time(time: UnixTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
+        CertificateError::ApplicationVerificationFailure.into()
+    })
 }
 
 fn presented(end_entity: &CertificateDer<'_>) {
@@ -280,6 +268,7 @@ fn presented(end_entity: &CertificateDer<'_>) {
 struct Claim<'a> {
     by: Role,
     tls13: bool,
+    cert: &'a CertificateDer<'a>,
     dss: &'a DigitallySignedStruct,
 }
 
@@ -294,7 +283,7 @@ impl Claim<'_> {
         let Some(recorder) = Recorder::current() else {
             return verified;
         };
-        let certificate = recorder.record().leaf();
+        let certificate = Certificate::from_der(self.cert.as_ref()).ok();
         let algorithm = certificate.as_ref().and_then(|certificate| certificate.algorithm().ok());
         let scheme = scheme_name(self.dss.scheme, algorithm);
         let code_point = u16::from(self.dss.scheme);

@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 
 use super::writer::Change;
 use super::{Store, column, retried, seconds, time};
+use crate::publication::RESPONDER_PROFILE;
 use crate::{Error, Result};
 
 /// What all replicas share.
@@ -15,6 +16,16 @@ pub(crate) struct Shared {
     pub(crate) root: Certificate,
     /// `authority.toml` without what is of one replica alone.
     pub(crate) settings: String,
+}
+
+/// An issuing certificate that this replica issues with from now on.
+#[derive(Clone, Debug)]
+pub(crate) struct NewIssuer {
+    pub(crate) issuing: Certificate,
+    /// The root that it is under.
+    pub(crate) root: Certificate,
+    /// If that is a new one, what devices need to follow it: the one of before, and what vouches for either.
+    pub(crate) published: Vec<Certificate>,
 }
 
 /// A replica that asks for an issuing certificate.
@@ -78,6 +89,37 @@ impl Store {
             .collect()
     }
 
+    /// The roots of before, and what roots vouch for one another with, the oldest first.
+    pub(crate) async fn published(&self) -> Result<Vec<Certificate>> {
+        sqlx::query("SELECT certificate FROM published ORDER BY added_at, fingerprint")
+            .fetch_all(&self.read)
+            .await
+            .map_err(|e| Error::database("list roots", e))?
+            .iter()
+            .map(|row| Ok(Certificate::from_der(column(row, "certificate")?)?))
+            .collect()
+    }
+
+    /// Records an issuer of this replica. That it was recorded before changes nothing.
+    pub(crate) async fn add_issuer(&self, new: NewIssuer, now: SystemTime) -> Result<()> {
+        self.write(Change::Issuer(Box::new(new), now)).await?;
+        Ok(())
+    }
+
+    /// Whether an issuer has issued something that is good at `now`, apart from certificates of responders.
+    pub(crate) async fn is_in_use(&self, issuer: &str, now: SystemTime) -> Result<bool> {
+        let found: Option<String> = sqlx::query_scalar(
+            "SELECT serial FROM certificate WHERE issuer = $1 AND not_after >= $2 AND profile <> $3 LIMIT 1",
+        )
+        .bind(issuer)
+        .bind(seconds(now))
+        .bind(RESPONDER_PROFILE)
+        .fetch_optional(&self.read)
+        .await
+        .map_err(|e| Error::database("look for certificates of an issuer", e))?;
+        Ok(found.is_some())
+    }
+
     /// Notes that a replica wants to join. That it asked before changes nothing.
     pub(crate) async fn ask_to_join(&self, id: &str, request: &[u8], now: SystemTime) -> Result<()> {
         retried(|| async {
@@ -128,12 +170,39 @@ impl Store {
     }
 }
 
+/// False if it was recorded before.
+pub(super) async fn insert_new_issuer(
+    transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+    new: &NewIssuer,
+    now: SystemTime,
+) -> sqlx::Result<bool> {
+    for certificate in &new.published {
+        sqlx::query(
+            "INSERT INTO published (fingerprint, certificate, added_at) VALUES ($1, $2, $3)
+             ON CONFLICT (fingerprint) DO NOTHING",
+        )
+        .bind(certificate.fingerprint_hex())
+        .bind(certificate.der().as_ref())
+        .bind(seconds(now))
+        .execute(&mut **transaction)
+        .await?;
+    }
+    if !new.published.is_empty() {
+        sqlx::query("UPDATE authority SET root = $1 WHERE id = 1")
+            .bind(new.root.der().as_ref())
+            .execute(&mut **transaction)
+            .await?;
+    }
+    insert_issuer(transaction, &new.issuing, now).await
+}
+
+/// False if it was there before.
 pub(super) async fn insert_issuer(
     transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
     issuing: &Certificate,
     now: SystemTime,
-) -> sqlx::Result<()> {
-    sqlx::query(
+) -> sqlx::Result<bool> {
+    let done = sqlx::query(
         "INSERT INTO issuer (fingerprint, certificate, added_at) VALUES ($1, $2, $3)
          ON CONFLICT (fingerprint) DO NOTHING",
     )
@@ -142,7 +211,7 @@ pub(super) async fn insert_issuer(
     .bind(seconds(now))
     .execute(&mut **transaction)
     .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 fn joining(row: &AnyRow) -> Result<Joining> {

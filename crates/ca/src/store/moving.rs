@@ -16,7 +16,7 @@ enum Kind {
 }
 use Kind::{Bytes, Integer, Text};
 
-/// A table: its name, its key, and its columns.
+/// A table: its name, its key, and its columns, of which the key's come first.
 type Table = (&'static str, &'static str, &'static [(&'static str, Kind)]);
 
 /// The tables that move, in an order in which nothing refers to what is not there yet. Responders get
@@ -24,6 +24,7 @@ type Table = (&'static str, &'static str, &'static [(&'static str, Kind)]);
 const TABLES: &[Table] = &[
     ("authority", "id", &[("id", Integer), ("root", Bytes), ("settings", Text)]),
     ("issuer", "fingerprint", &[("fingerprint", Text), ("certificate", Bytes), ("added_at", Integer)]),
+    ("published", "fingerprint", &[("fingerprint", Text), ("certificate", Bytes), ("added_at", Integer)]),
     (
         "certificate",
         "serial",
@@ -160,26 +161,34 @@ async fn copy_table(
     key: &str,
     columns: &[(&str, Kind)],
 ) -> Result<()> {
+    let width = key.split(", ").count();
     let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let places = (1..=columns.len()).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
     let insert = format!("INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO NOTHING");
     let failed = |e| Error::database("move records to", e);
-    let mut done = 0;
+    let mut last = None;
     loop {
-        // By position: nothing changes within a snapshot.
-        let select = format!("SELECT {names} FROM {table} ORDER BY {key} LIMIT {BATCH} OFFSET {done}");
-        let rows = sqlx::query(AssertSqlSafe(select))
-            .fetch_all(&mut **snapshot)
-            .await
-            .map_err(|e| Error::database("read records of", e))?;
+        // From key to key: to count off the rows before would take longer with each page.
+        let after = last.as_ref().map_or_else(String::new, |_| {
+            let places = (1..=width).map(|i| format!("${i}")).collect::<Vec<_>>().join(", ");
+            format!("WHERE ({key}) > ({places})")
+        });
+        let select = format!("SELECT {names} FROM {table} {after} ORDER BY {key} LIMIT {BATCH}");
+        let mut query = sqlx::query(AssertSqlSafe(select));
+        if let Some(last) = &last {
+            query = bound(query, last, &columns[..width])?;
+        }
+        let mut rows =
+            query.fetch_all(&mut **snapshot).await.map_err(|e| Error::database("read records of", e))?;
         let mut transaction = target.begin().await.map_err(failed)?;
         for row in &rows {
             let query = bound(sqlx::query(AssertSqlSafe(insert.clone())), row, columns)?;
             query.execute(&mut *transaction).await.map_err(failed)?;
         }
         transaction.commit().await.map_err(failed)?;
-        done += rows.len();
-        if rows.len() < BATCH {
+        let is_end = rows.len() < BATCH;
+        last = rows.pop();
+        if is_end {
             return Ok(());
         }
     }

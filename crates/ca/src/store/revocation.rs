@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use enclasp_pki::{Certificate, Revoked};
+use sqlx::AssertSqlSafe;
 use sqlx::any::AnyRow;
 
 use super::certificates::{columns, reason, record};
@@ -64,23 +65,23 @@ impl Store {
 
     /// The certificates with this subject, or with a subject that begins with it, which end after `now`.
     pub(crate) async fn certificates_of(&self, subject: &str, now: SystemTime) -> Result<Vec<Record>> {
-        let begins = subject.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_") + ",%";
-        let rows = sqlx::query(concat!(
+        let select = self.dialect.spelled(concat!(
             "SELECT ",
             columns!(),
-            " FROM certificate WHERE (subject = $1 OR subject LIKE $2 ESCAPE '\\') AND not_after > $3
+            " FROM certificate WHERE not_after > $1 AND (subject COLLATE BINARY = $2
+                OR subject COLLATE BINARY >= $3 AND subject COLLATE BINARY < $4)
               ORDER BY issued_at, serial"
-        ))
-        .bind(subject)
-        .bind(begins)
-        .bind(seconds(now))
-        .fetch_all(&self.read)
-        .await
-        .map_err(|e| Error::database("look up certificates", e))?;
-        let mut records = rows.iter().map(record).collect::<Result<Vec<_>>>()?;
-        // SQLite's LIKE does not tell upper case from lower case.
-        records.retain(|record| record.subject.starts_with(subject));
-        Ok(records)
+        ));
+        let rows = sqlx::query(AssertSqlSafe(select))
+            .bind(seconds(now))
+            .bind(subject)
+            .bind(format!("{subject},"))
+            // What follows on a comma.
+            .bind(format!("{subject}-"))
+            .fetch_all(&self.read)
+            .await
+            .map_err(|e| Error::database("look up certificates", e))?;
+        rows.iter().map(record).collect()
     }
 
     /// The revoked certificates of an issuer and shard that had not ended by `since`.

@@ -3,11 +3,11 @@
 use sqlx::any::Any;
 use sqlx::{AssertSqlSafe, Executor, Transaction};
 
-use super::{Dialect, Store, collided, retried_if, state};
+use super::{Store, collided, retried_if, state};
 use crate::{Error, Result};
 
 /// The steps from an empty database to the present one. A step that was released never changes.
-/// `BLOB` stands for the type that the database has for bytes.
+/// `BLOB` stands for the type that the database has for bytes, `COLLATE BINARY` for an order of text by its bytes.
 const MIGRATIONS: &[&[&str]] = &[
     &[
         "CREATE TABLE certificate (
@@ -111,6 +111,17 @@ const MIGRATIONS: &[&[&str]] = &[
             decision BIGINT NOT NULL
         )",
     ],
+    &[
+        // Roots of before, and certificates with which roots vouch for one another.
+        "CREATE TABLE published (
+            fingerprint TEXT NOT NULL PRIMARY KEY,
+            certificate BLOB NOT NULL,
+            added_at BIGINT NOT NULL
+        )",
+        // By bytes, so that subjects that begin alike are beside one another in any database.
+        "DROP INDEX certificate_by_subject",
+        "CREATE INDEX certificate_by_subject ON certificate (subject COLLATE BINARY)",
+    ],
 ];
 
 impl Store {
@@ -151,10 +162,7 @@ impl Store {
         };
         for (step, statements) in missing.iter().enumerate() {
             for statement in *statements {
-                let statement = match self.dialect {
-                    Dialect::Sqlite => (*statement).to_owned(),
-                    Dialect::Postgres => statement.replace(" BLOB", " BYTEA"),
-                };
+                let statement = self.dialect.spelled(statement);
                 transaction.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.map_err(failed)?;
             }
             sqlx::query("INSERT INTO schema_version (version) VALUES ($1)")

@@ -15,7 +15,7 @@ use sqlx::any::Any;
 use sqlx::{AnyPool, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
-use super::issuers::insert_issuer;
+use super::issuers::{NewIssuer, insert_issuer, insert_new_issuer};
 use super::{AuditRecord, Dialect, Mirror, Store, TokenRecord, audit, begin, retried, seconds, to_json};
 use crate::{Error, IssuedBy, Record, Result};
 
@@ -43,6 +43,8 @@ pub(super) enum Change {
     Revocation(Revoked),
     /// A responder's certificate.
     Responder { id: String, certificate: Record },
+    /// This replica has a new issuing certificate, unless it was recorded before.
+    Issuer(Box<NewIssuer>, SystemTime),
     /// A replica is let in, if it waits.
     Admission { id: String, issuing: Certificate, at: SystemTime },
     /// A replica is turned away, if it waits.
@@ -165,6 +167,9 @@ async fn apply(transaction: &mut Transaction<'_, Any>, change: &Change) -> Resul
         Change::Responder { id, certificate } => {
             certify_responder(transaction, id, certificate).await?;
             Ok(true)
+        }
+        Change::Issuer(new, at) => {
+            insert_new_issuer(transaction, new, *at).await.map_err(|e| Error::database("record an issuer", e))
         }
         Change::Admission { id, issuing, at } => admit(transaction, id, issuing, *at).await,
         Change::Refusal { id } => {
@@ -381,6 +386,13 @@ impl Change {
                 "by": operator,
             }),
             Self::Responder { id, certificate } => issued(certificate, format!("responder {id}")),
+            Self::Issuer(new, _) => json!({
+                "event": "issuer changed",
+                "issuer": new.issuing.fingerprint_hex(),
+                "subject": new.issuing.subject().to_string(),
+                "root": new.root.fingerprint_hex(),
+                "by": operator,
+            }),
             Self::Admission { id, issuing, .. } => json!({
                 "event": "replica admitted",
                 "id": id,

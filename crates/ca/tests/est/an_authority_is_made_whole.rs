@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use enclasp_ca::{Authority, Error, NewAuthority, Server, init};
-use enclasp_keystore::{Key, KeyInfo, KeySpec, KeyUri, Keystore};
-use enclasp_pki::{Purpose, verify_chain};
+use enclasp_keystore::soft::{Protection, SoftKeystore};
+use enclasp_keystore::{Import, Key, KeyInfo, KeySpec, KeyUri, Keystore, SignContext};
+use enclasp_pki::{Intermediate, Issuer, Purpose, verify_chain};
+use zeroize::Zeroizing;
 
-use crate::support::{Ca, soft_keystore};
+use crate::support::{Ca, Nobody, soft_keystore};
 
 fn acme() -> NewAuthority {
     NewAuthority {
@@ -17,6 +20,7 @@ fn acme() -> NewAuthority {
         root_key: None,
         http_url: None,
         database: None,
+        name_constraints: Default::default(),
     }
 }
 
@@ -100,6 +104,34 @@ async fn parts_that_do_not_fit_are_noticed() {
     std::fs::copy(other.dir().join("root.pem"), ca.dir().join("root.pem")).unwrap();
     let error = Authority::open(&ca.dir()).await.unwrap_err().to_string();
     assert!(error.contains("root.pem"), "{error}");
+}
+
+/// The root certified it, but there may be copies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_may_be_elsewhere_is_refused() {
+    let mut ca = Ca::start().await;
+    ca.stop().await;
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let pkcs8 = Zeroizing::new(pair.to_pkcs8v1().unwrap().as_ref().to_vec());
+    let keys = SoftKeystore::open(&ca.folder.path().join("keys"), &Protection::KeyFile, Nobody).unwrap();
+    let copied = keys.import(&KeyUri::soft("copied").unwrap(), pkcs8).unwrap();
+    let settings = ca.authority.config();
+    let root_key = ca.keystore.open(settings.root_key.as_ref().unwrap()).unwrap();
+    let intermediate = Intermediate {
+        subject: &"CN=Acme Copied CA".parse().unwrap(),
+        spki: &copied.info().spki,
+        lifetime: std::time::Duration::from_secs(3600),
+        path_length: Some(0),
+        name_constraints: None,
+    };
+    let root = Issuer::new(ca.authority.root().clone(), &*root_key).unwrap();
+    let issuing = root.issue_intermediate(&intermediate, SystemTime::now(), &SignContext::default()).unwrap();
+    std::fs::write(ca.dir().join("issuing.pem"), issuing.to_pem()).unwrap();
+    let text = settings.to_toml().unwrap().replace(&settings.issuing_key.to_string(), "soft:name=copied");
+    std::fs::write(ca.dir().join("authority.toml"), text).unwrap();
+    let authority = Authority::open(&ca.dir()).await.unwrap();
+    let error = Server::bind(authority, ca.keystore.clone(), "127.0.0.1:0").await.err().unwrap();
+    assert!(matches!(&error, Error::Copied { key } if key == "soft:name=copied"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

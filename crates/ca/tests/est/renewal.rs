@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use enclasp_ca::TokenRequest;
 use enclasp_enroll::{Error, bisect, enroll, renew};
 use enclasp_keystore::Key;
 use enclasp_pki::Certificate;
@@ -70,6 +71,32 @@ async fn an_expired_certificate_is_refused() {
     let error = renew(&identity, key, None, &ca.enrolment("web").store).await.unwrap_err();
     assert!(matches!(error, Error::NotRenewable { .. }), "{error}");
     assert_eq!(ca.issued().await.len(), 1);
+}
+
+/// Its profile is patient; another one of the same authority is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_is_renewed_within_its_grace() {
+    let lifetime =
+        |profile: &str, seconds: &str| format!("[profiles.{profile}]\ndefault-lifetime = \"{seconds}\"");
+    let ca = Ca::start_with(|config| {
+        let patient = format!("{}\nrenewal-grace = \"1h\"", lifetime("client", "1s"));
+        let config = config.replacen(&lifetime("client", "30d"), &patient, 1);
+        config.replacen(&lifetime("short-lived", "1d"), &lifetime("short-lived", "1s"), 1)
+    })
+    .await;
+    let store = ca.enrolment("web").store;
+    let (identity, key) = enrolled(&ca, "web").await;
+    let request = TokenRequest { profile: "short-lived".into(), ..token_request("brief", &[]) };
+    let token = ca.authority.token(request).await.unwrap();
+    let brief = enroll(&token, &ca.enrolment("brief"), |_| ()).await.unwrap();
+    let end = brief.leaf().unwrap().not_after();
+    until("both expire", || async { SystemTime::now() > end + Duration::from_secs(1) }).await;
+    let renewed = renew(&identity, key, None, &store).await.unwrap();
+    assert_ne!(renewed.leaf().unwrap().serial(), identity.leaf().unwrap().serial());
+    let key = Arc::from(ca.keystore.open(&brief.key).unwrap());
+    let error = renew(&brief, key, None, &store).await.unwrap_err();
+    assert!(matches!(error, Error::NotRenewable { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("new token"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,6 +60,7 @@ impl Ca {
             root_key: None,
             http_url: None,
             database: None,
+            name_constraints: Default::default(),
         };
         let dir = folder.path().join("ca");
         init(&dir, &new, &*keystore).unwrap();

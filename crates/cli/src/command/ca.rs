@@ -10,21 +10,26 @@ use std::time::{Duration, SystemTime};
 
 use clap::Subcommand;
 use enclasp_ca::{
-    AuditHead, Authority, Config, DatabaseUrl, Filter, HttpUrl, NewAuthority, Profile, Record, Saved, Server,
-    TokenRequest, Waiting, WaitsFor, ask_to_join, init, restore,
+    AuditHead, Authority, Config, DatabaseUrl, Filter, Profile, Record, Saved, Server, TokenRequest, Waiting,
+    WaitsFor, ask_to_join, restore,
 };
-use enclasp_enroll::{Endpoint, duration};
+use enclasp_enroll::duration;
 use enclasp_identity::Holder;
 use enclasp_keystore::{KeyUri, Keystore};
-use enclasp_pki::{RevocationReason, SubjectAltName};
+use enclasp_pki::{Certificate, RevocationReason, SubjectAltName};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::args::Global;
-use crate::command::blocking;
 use crate::failure::{Failure, Outcome};
 use crate::keystores::Keystores;
 use crate::{input, output, signals};
+
+mod init;
+mod rotate;
+
+use init::Init;
+use rotate::Rotate;
 
 #[derive(clap::Args)]
 pub(crate) struct Ca {
@@ -120,31 +125,13 @@ enum Source {
 #[derive(Subcommand)]
 enum Verb {
     /// Make an authority: a root, an issuing certificate, and their keys in a keystore.
-    #[command(after_help = "Examples:
-  enclasp ca init --dir ca --name Acme
-  enclasp ca init --dir ca --name Acme --url https://ca.acme.internal:8443
-  enclasp ca init --dir ca --name Acme --key tpm:
-  enclasp ca init --dir ca --name Acme --key 'pkcs11:token=HSM?module-path=/usr/lib/x.so&pin-source=file:/etc/hsm.pin'")]
-    Init {
+    Init(Init),
+    /// Make a new issuing certificate; the one of before answers for what it issued until that has ended.
+    Rotate(Rotate),
+    /// Show the root and the issuing certificates, and where their keys are.
+    Show {
         #[command(flatten)]
         place: Place,
-        /// Its name, which the subjects of its certificates begin with.
-        #[arg(long)]
-        name: String,
-        /// Where devices will reach it: goes into tokens and into its server's certificate.
-        #[arg(long, default_value = "https://127.0.0.1:8443")]
-        url: Endpoint,
-        /// Where everybody will fetch CRLs and ask OCSP, in the clear: goes into certificates
-        /// [default: they carry no such URL].
-        #[arg(long, value_name = "http://HOST:PORT")]
-        http_url: Option<HttpUrl>,
-        /// The keystore for the keys of the root, for issuing and for the audit log: `tpm:`,
-        /// `pkcs11:token=TOKEN?module-path=PATH` [default: software keys].
-        #[arg(long, value_name = "URI")]
-        key: Option<KeyUri>,
-        /// Another one for the root's key.
-        #[arg(long, value_name = "URI")]
-        root_key: Option<KeyUri>,
     },
     /// Serve enrolment (EST, RFC 7030) over HTTPS.
     #[command(after_help = "Example:
@@ -234,6 +221,9 @@ privilegeWithdrawn (RFC 5280).")]
     Crl {
         #[command(flatten)]
         place: Place,
+        /// Of another issuer, by the beginning of its SHA-256, as `ca show` lists it.
+        #[arg(long, value_name = "SHA-256")]
+        issuer: Option<String>,
         /// Which one, if its certificates are divided among several.
         #[arg(long, default_value_t = 0)]
         shard: u32,
@@ -342,16 +332,9 @@ It waits until somebody approves; the same command goes on waiting.")]
 
 pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
     match ca.verb {
-        Verb::Init { place, name, url, http_url, key, root_key } => {
-            let keystore = keystore(global)?;
-            for uri in key.iter().chain(&root_key) {
-                Holder::of(uri)?;
-            }
-            let folder = place.dir.clone();
-            let new = NewAuthority { name, url, keys: key, root_key, http_url, database: place.database()? };
-            blocking(move || Ok(init(&folder, &new, &*keystore)?)).await?;
-            made(global, &place).await
-        }
+        Verb::Init(init) => init::run(global, init).await,
+        Verb::Rotate(rotate) => rotate::rotate(global, rotate).await,
+        Verb::Show { place } => rotate::show(global, &place).await,
         Verb::Serve { place, listen, listen_http, listen_metrics, audit_file } => {
             let extras = Extras { listen_http, listen_metrics, audit_file };
             serve(global, &place, listen, extras).await
@@ -388,7 +371,8 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             let keystore = keystore(global)?;
             let record = authority.sign(keystore, &bytes, &profile, lifetime).await?;
             let certificate = record.certificate()?;
-            let chain = format!("{}{}", certificate.to_pem(), authority.issuing().to_pem());
+            let mut chain = certificate.to_pem();
+            chain.extend(authority.intermediates().map(Certificate::to_pem));
             authority.close().await;
             match &out {
                 None if global.json => return output::json(&Issued::of(&record)?),
@@ -433,8 +417,8 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             }
             Ok(())
         }
-        Verb::Crl { place, shard, out } => {
-            let der = place.open().await?.crl(keystore(global)?, shard).await?;
+        Verb::Crl { place, issuer, shard, out } => {
+            let der = place.open().await?.crl(keystore(global)?, issuer.as_deref(), shard).await?;
             let pem = enclasp_pki::crl_to_pem(&der)?;
             match out {
                 None => output::raw(pem.as_bytes()),
@@ -667,36 +651,6 @@ async fn join(global: &Global, place: &Place, wait: Duration, key: Option<KeyUri
     Ok(())
 }
 
-async fn made(global: &Global, place: &Place) -> Outcome {
-    let (authority, dir) = (place.open().await?, &place.dir);
-    let (config, root) = (authority.config(), authority.root());
-    if global.json {
-        return output::json(&json!({
-            "dir": dir,
-            "name": config.name,
-            "url": config.url.to_string(),
-            "root_pem": dir.join("root.pem"),
-            "root_sha256": root.fingerprint_hex(),
-            "root_key": config.root_key,
-            "issuing_key": config.issuing_key,
-        }));
-    }
-    output::note(format_args!("made the authority {} in {}", config.name, dir.display()));
-    let rows = [
-        ("root", dir.join("root.pem").display().to_string()),
-        ("SHA-256", root.fingerprint_hex()),
-        ("root key", config.root_key.as_ref().map(ToString::to_string).unwrap_or_default()),
-        ("issuing key", config.issuing_key.to_string()),
-        ("URL", config.url.to_string()),
-    ];
-    output::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
-    output::note(format_args!(
-        "next: enclasp ca serve --dir {0}, and enclasp ca token --dir {0} --cn NAME",
-        dir.display()
-    ));
-    Ok(())
-}
-
 /// What a server may do besides EST.
 struct Extras {
     listen_http: Option<String>,
@@ -716,10 +670,21 @@ async fn serve(global: &Global, place: &Place, listen: Option<String>, extras: E
         let file = opened.map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
         authority.mirror_audit(file);
     }
-    let url = &authority.config().url;
+    let config = authority.config();
+    let url = &config.url;
     let listen = listen.unwrap_or_else(|| place_of(url.host(), url.port()));
-    let http_url = authority.config().http_url.as_ref();
+    let http_url = config.http_url.as_ref();
     let listen_http = listen_http.or_else(|| http_url.map(|url| place_of(url.host(), url.port())));
+    let missing = [
+        ("ocsp", config.ocsp_key.is_none() && listen_http.is_some(), "nobody answers OCSP requests"),
+        ("audit", config.audit_key.is_none(), "the audit log has no signed heads"),
+    ];
+    for (role, _, what) in missing.into_iter().filter(|(_, is_missing, _)| *is_missing) {
+        output::warn(format_args!(
+            "{what}: make a key with `enclasp key create soft:name={role}`, and set `{role}-key = \"soft:name={role}\"` \
+             in authority.toml"
+        ));
+    }
     let mut server = Server::bind(authority.clone(), keystore(global)?, &listen).await?;
     if let Some(listen) = listen_http {
         server = server.in_the_clear(keystore(global)?, &listen).await?;

@@ -134,6 +134,7 @@ async fn tell_story(demo: &Demo, folder: &Path, teller: &mut Teller) -> Outcome 
             root_key: None,
             http_url: None,
             database: None,
+            name_constraints: Default::default(),
         };
         let keystore = state.agent();
         let dir = ca_dir.clone();

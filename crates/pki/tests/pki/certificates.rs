@@ -37,7 +37,13 @@ fn an_issuer_refuses_what_it_should_not_sign() {
     let error = issue(Leaf { spki: &bench.read("weak.der"), ..leaf(&profile, &web, &*key) }, new_year());
     assert!(matches!(error, Error::Weak { .. }), "{error:?}");
 
-    let below = Intermediate { subject: &name("CN=Below"), spki: &key.info().spki, lifetime: DAY };
+    let below = Intermediate {
+        subject: &name("CN=Below"),
+        spki: &key.info().spki,
+        lifetime: DAY,
+        path_length: Some(0),
+        name_constraints: None,
+    };
     let error = authority.issuer().issue_intermediate(&below, new_year(), &context()).unwrap_err();
     assert!(error.to_string().contains("may not sign for other CAs"), "{error}");
 }

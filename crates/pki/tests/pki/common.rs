@@ -122,6 +122,8 @@ impl Authority {
             subject: &name(&format!("CN={organization} Issuing,O={organization}")),
             spki: &key.info().spki,
             lifetime: DEFAULT_INTERMEDIATE_LIFETIME,
+            path_length: Some(0),
+            name_constraints: None,
         };
         let issuer = Issuer::new(root.clone(), &*root_key).unwrap();
         let issuing = issuer.issue_intermediate(&request, new_year(), &context()).unwrap();
