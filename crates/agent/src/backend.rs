@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use enclasp_keystore::pkcs11::Pkcs11Keystore;
 use enclasp_keystore::soft::{Protection, SoftKeystore};
-use enclasp_keystore::{Error as KeyError, Import, KeyUri, Keystore, StoreCertificate};
+use enclasp_keystore::{Describe, Device, Error as KeyError, Import, KeyUri, Keystore, StoreCertificate};
 
 use crate::needs::{Needs, Reach};
 use crate::pins::Pins;
@@ -103,6 +103,22 @@ impl Opened {
         match self {
             Self::Soft(keystore) => Ok(&**keystore),
             _ => Err(unsupported(uri, "import", "its keys are made in it and nowhere else")),
+        }
+    }
+
+    /// # Errors
+    /// Those of [`Describe::device`].
+    pub(crate) fn device(&self, uri: &KeyUri) -> Result<Device, KeyError> {
+        match self {
+            Self::Soft(_) => Ok(Device {
+                name: format!("the software enclave {}", env!("CARGO_PKG_VERSION")),
+                tries_left: None,
+                tries: "software keys have no PIN".into(),
+                attestation: "none: whoever reads this agent's folder and passphrase has its keys".into(),
+            }),
+            Self::Pkcs11(keystore) => keystore.device(uri),
+            #[cfg(feature = "tpm")]
+            Self::Tpm(keystore) => keystore.device(uri),
         }
     }
 

@@ -235,6 +235,13 @@ impl Session {
                 };
                 (name, "read the certificate of", Box::new(read))
             }
+            Request::Describe(uri) => {
+                self.caller.may_manage(&uri, "describe the device of")?;
+                let name = uri.to_string();
+                let describe =
+                    move |server: &Server, _: &Caller| Ok(Response::Device(server.served.device(&uri)?));
+                (name, "describe the device of", Box::new(describe))
+            }
             Request::StoreCertificate { uri, certificate } => {
                 self.caller.may_manage(&uri, "store a certificate beside")?;
                 let name = uri.to_string();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use enclasp_keystore::{Error, Key, KeyInfo, KeySpec, KeyUri, Result};
+use enclasp_keystore::{Device, Error, Key, KeyInfo, KeySpec, KeyUri, Result};
 use zeroize::Zeroizing;
 
 use crate::backend::Opened;
@@ -80,6 +80,10 @@ impl Served {
 
     pub(crate) fn store_certificate(&self, uri: &KeyUri, certificate: &[u8]) -> Result<()> {
         self.opened.certificates(uri)?.store_certificate(uri, certificate)
+    }
+
+    pub(crate) fn device(&self, uri: &KeyUri) -> Result<Device> {
+        self.opened.device(uri)
     }
 
     /// Lets go of a key that proved to be gone.

@@ -57,6 +57,7 @@ codes! {
     KEY_SCHEME_MISSING = "EN-KEY-0007", "the key cannot sign with a scheme that fits its type";
     KEY_SLOW = "EN-KEY-0008", "the key signs slowly";
     KEY_FAILED = "EN-KEY-0009", "the key failed in a way that has no name yet";
+    KEY_LAST_TRY = "EN-KEY-0010", "one more wrong PIN locks the device";
 }
 
 codes! {

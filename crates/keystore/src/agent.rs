@@ -58,10 +58,10 @@ pub use frame::{FrameReader, decode, encode};
 pub use pin::pin_is_given;
 pub use usage::{Histogram, KeyUsage};
 
-use crate::{Error, Input, KeyInfo, KeySpec, KeyUri, Requester, Scheme};
+use crate::{Device, Error, Input, KeyInfo, KeySpec, KeyUri, Requester, Scheme};
 
 /// The version of the protocol that this build speaks.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The largest `length` of a frame. It leaves room for a TLS 1.2 CertificateVerify over a
 /// handshake with long certificate chains, and for a certification request with many names.
@@ -113,6 +113,8 @@ pub enum Request<'a> {
     },
     /// Opens a lane. Answered with [`Response::Done`] and descriptors, see [the module](self).
     Lane,
+    /// Tell what the device that holds a key says of itself. Answered with [`Response::Device`].
+    Describe(KeyUri),
 }
 
 /// A request for a signature.
@@ -152,6 +154,8 @@ pub enum Response {
     Refused(Error),
     /// The DER certificate beside a key, if there is one.
     Certificate(Option<Vec<u8>>),
+    /// What a device says of itself.
+    Device(Device),
 }
 
 /// How the agent is, and how well it is closed off.

@@ -127,6 +127,28 @@ pub trait StoreCertificate {
     fn certificate(&self, uri: &KeyUri) -> Result<Option<Vec<u8>>>;
 }
 
+/// A keystore whose devices tell about themselves.
+pub trait Describe {
+    /// What the device that holds the key says of itself. No key is used and no PIN is tried for it.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Unavailable`] if there is no such device.
+    fn device(&self, uri: &KeyUri) -> Result<Device>;
+}
+
+/// What a device that holds keys says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its maker, its model and the version of its firmware, for a person.
+    pub name: String,
+    /// How many more wrong PINs it takes before it locks, where it says so; 0 if it is locked.
+    pub tries_left: Option<u32>,
+    /// What it says of wrong PINs, in words.
+    pub tries: String,
+    /// What can vouch for the device and its keys, in words.
+    pub attestation: String,
+}
+
 /// A keystore that takes in a private key made elsewhere.
 pub trait Import {
     /// Stores `pkcs8` (DER PrivateKeyInfo, RFC 5958) as a key whose origin is

@@ -46,8 +46,8 @@ pub use algorithm::{Algorithm, Hash, Scheme};
 pub use cancel::Cancel;
 pub use error::{Error, ProtectionFault, Result};
 pub use key::{
-    Capabilities, Confirm, GivePin, Import, Input, Key, KeyInfo, KeySpec, Keystore, Origin, PinWanted,
-    Requester, SignContext, Signature, StoreCertificate, Verification,
+    Capabilities, Confirm, Describe, Device, GivePin, Import, Input, Key, KeyInfo, KeySpec, Keystore, Origin,
+    PinWanted, Requester, SignContext, Signature, StoreCertificate, Verification,
 };
 pub use policy::{Access, Policy, Presence};
 pub use proofs::ProofStore;

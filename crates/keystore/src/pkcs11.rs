@@ -40,8 +40,8 @@ use self::token::{Token, TokenId};
 use crate::certificate::Certificate;
 use crate::prove::capabilities;
 use crate::{
-    Access, Capabilities, Error, GivePin, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Origin,
-    Policy, Presence, ProofStore, Result, SignContext, StoreCertificate,
+    Access, Capabilities, Describe, Device, Error, GivePin, Key, KeyInfo, KeySpec, KeyUri, Keystore,
+    KeystoreKind, Origin, Policy, Presence, ProofStore, Result, SignContext, StoreCertificate,
 };
 
 /// The keys on the tokens of one PKCS#11 module.
@@ -268,6 +268,19 @@ impl StoreCertificate for Pkcs11Keystore {
         let ctx = SignContext::new(format!("reading the certificate of `{uri}`"));
         let caller = self.0.caller(uri, "read the certificate of", &ctx);
         self.with_key(&caller, |_, session, found| certificate::find(session, found))
+    }
+}
+
+impl Describe for Pkcs11Keystore {
+    fn device(&self, uri: &KeyUri) -> Result<Device> {
+        let ctx = SignContext::new(format!("describing the token of `{uri}`"));
+        let caller = self.0.caller(uri, "describe the token of", &ctx);
+        self.0.check(&caller)?;
+        self.0.on_token(
+            &caller,
+            |module| select(module, uri),
+            |token| Ok(token::describe(&self.0.module.pkcs11().get_token_info(token.slot)?)),
+        )
     }
 }
 

@@ -46,13 +46,13 @@ use tss_esapi::structures::Public;
 use zeroize::Zeroizing;
 
 use crate::{
-    Access, Algorithm, Capabilities, Error, GivePin, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind,
-    PinWanted, Policy, Presence, Result, SignContext, durable,
+    Access, Algorithm, Capabilities, Describe, Device, Error, GivePin, Key, KeyInfo, KeySpec, KeyUri,
+    Keystore, KeystoreKind, PinWanted, Policy, Presence, Result, SignContext, durable,
 };
 use device::{Repeat, Tpm};
 use folder::{Folder, read_key_file, storage, write_key_file};
 use key::{Opened, TpmKey};
-use link::{Material, Place};
+use link::{Link, Material, Place};
 use queue::{Job, Queue};
 
 /// The TCTI of the kernel's resource manager, which every program may use at the same time.
@@ -320,6 +320,13 @@ impl Found {
             origin: public::origin(&self.public),
             created,
         })
+    }
+}
+
+impl Describe for TpmKeystore {
+    fn device(&self, uri: &KeyUri) -> Result<Device> {
+        let job = self.0.job(uri, "describe the TPM of")?;
+        self.0.queue.run(&job, |tpm, job| tpm.run(job, Repeat::Harmless, Link::describe))
     }
 }
 

@@ -14,8 +14,8 @@ use super::connection::{Connection, Failure, Patience, hung_up, open};
 use super::watch::Watch;
 use super::{Request, Response, Secret, SignRequest, Status, VERSION, pin};
 use crate::{
-    Cancel, Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind, Requester, Result,
-    Scheme, SignContext, Signature, StoreCertificate, Verification,
+    Cancel, Describe, Device, Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind,
+    Requester, Result, Scheme, SignContext, Signature, StoreCertificate, Verification,
 };
 
 /// The keys of an agent, over its Unix socket. Cloning shares the connections.
@@ -162,6 +162,16 @@ impl StoreCertificate for AgentKeystore {
         let request = Request::Certificate(uri.clone());
         match self.0.call(&request, &request.patience(), "read the certificate of")? {
             Response::Certificate(certificate) => Ok(certificate),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Describe for AgentKeystore {
+    fn device(&self, uri: &KeyUri) -> Result<Device> {
+        let request = Request::Describe(uri.clone());
+        match self.0.call(&request, &request.patience(), "describe the device of")? {
+            Response::Device(device) => Ok(device),
             other => Err(unexpected(&other)),
         }
     }
@@ -372,6 +382,7 @@ impl Request<'_> {
             | Self::Delete(uri)
             | Self::Import { uri, .. }
             | Self::Certificate(uri)
+            | Self::Describe(uri)
             | Self::StoreCertificate { uri, .. }
             | Self::Unlock { key: uri, .. } => Some(uri.to_string().into()),
             Self::Sign(request) => Some(request.key.into()),
@@ -403,6 +414,7 @@ fn unexpected(response: &Response) -> Error {
         Response::Status(_) => "a status",
         Response::Refused(_) => "a refusal",
         Response::Certificate(_) => "a certificate",
+        Response::Device(_) => "a device",
     };
     Error::Protocol { reason: format!("the agent answered with {kind} to something else") }
 }

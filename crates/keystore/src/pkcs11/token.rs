@@ -15,7 +15,7 @@ use cryptoki::types::AuthPin;
 
 use super::failure::{Attempt, Failure};
 use super::{Caller, name};
-use crate::PinWanted;
+use crate::{Device, PinWanted};
 
 /// How many sessions we open with a token at most. More signatures than this at once wait.
 const MAX_SESSIONS: u64 = 16;
@@ -251,6 +251,34 @@ fn logged_in(outcome: cryptoki::error::Result<()>) -> Attempt<()> {
     match outcome {
         Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         other => other.map_err(Failure::of_login),
+    }
+}
+
+/// What a token says of itself.
+pub(super) fn describe(info: &TokenInfo) -> Device {
+    let firmware = info.firmware_version();
+    let name = format!(
+        "{} {}, serial number {}, firmware {}.{}",
+        info.manufacturer_id(),
+        info.model(),
+        info.serial_number(),
+        firmware.major(),
+        firmware.minor()
+    );
+    let tries_left = match info {
+        info if info.user_pin_locked() => Some(0),
+        info if info.user_pin_final_try() => Some(1),
+        _ => None,
+    };
+    let tries = match counters(info).trim_start_matches("; ") {
+        "" => "the token counts no wrong PIN since the last right one",
+        said => said,
+    };
+    Device {
+        name,
+        tries_left,
+        tries: tries.to_owned(),
+        attestation: "the token's word alone: PKCS#11 has no statement that others could verify".into(),
     }
 }
 

@@ -20,10 +20,18 @@ use super::key_file::KeyFile;
 use super::lockout::Lockout;
 use super::public;
 use super::queue::Job;
-use crate::{Algorithm, Error};
+use crate::{Algorithm, Device, Error};
 
 /// Where the TCG's provisioning guidance has the storage root key.
 pub(super) const STORAGE_ROOT: u32 = 0x8100_0001;
+
+/// Where handles of NV indices begin (TPM 2.0 part 2, TPM_HT_NV_INDEX).
+const FIRST_NV_INDEX: u32 = 0x0100_0000;
+/// TPMs have few; more are not looked at.
+const MAX_NV_INDICES: u32 = 64;
+/// Of RSA 2048, P-256, and the high range: RSA, P-256, P-384, P-521 and their like.
+const ENDORSEMENT_CERTIFICATES: [u32; 8] =
+    [0x01c0_0002, 0x01c0_000a, 0x01c0_0012, 0x01c0_0014, 0x01c0_0016, 0x01c0_0018, 0x01c0_001c, 0x01c0_001e];
 
 /// What it takes to use a key.
 #[derive(Clone, Debug)]
@@ -213,6 +221,47 @@ impl Link {
             allowed: property(PropertyTag::MaxAuthFail).unwrap_or(0),
             interval: Duration::from_secs(property(PropertyTag::LockoutInterval).unwrap_or(0).into()),
         })
+    }
+
+    /// What the TPM says of itself.
+    pub(super) fn describe(&mut self) -> Outcome<Device> {
+        let lockout = self.lockout()?;
+        let manufacturer = self.property(PropertyTag::Manufacturer)?.to_be_bytes();
+        let firmware = self.property(PropertyTag::FirmwareVersion1)?;
+        let name = format!(
+            "TPM 2.0 by {}, firmware {}.{}",
+            String::from_utf8_lossy(&manufacturer).trim_end_matches(['\0', ' ']),
+            firmware >> 16,
+            firmware & 0xffff
+        );
+        let certificates = self.endorsement_certificates()?;
+        let attestation = if certificates.is_empty() {
+            "no endorsement certificate in the TPM: its maker does not vouch for it here".into()
+        } else {
+            let at: Vec<String> = certificates.iter().map(|index| format!("0x{index:08x}")).collect();
+            format!("endorsement certificates by its maker at {}", at.join(", "))
+        };
+        Ok(Device {
+            name,
+            tries_left: Some(lockout.tries_left()),
+            tries: lockout.counters_text(),
+            attestation,
+        })
+    }
+
+    fn property(&mut self, tag: PropertyTag) -> Outcome<u32> {
+        let value = self.context.execute_without_session(|context| context.get_tpm_property(tag))?;
+        Ok(value.unwrap_or(0))
+    }
+
+    /// The NV indices of the certificates of endorsement keys (TCG EK Credential Profile §2.2.1.4, §2.2.1.5).
+    fn endorsement_certificates(&mut self) -> Outcome<Vec<u32>> {
+        let (indices, _) = self.context.execute_without_session(|context| {
+            context.get_capability(CapabilityType::Handles, FIRST_NV_INDEX, MAX_NV_INDICES)
+        })?;
+        let CapabilityData::Handles(indices) = indices else { return Ok(Vec::new()) };
+        let numbers = indices.iter().map(|handle| u32::from(*handle));
+        Ok(numbers.filter(|index| ENDORSEMENT_CERTIFICATES.contains(index)).collect())
     }
 
     fn load_file(&mut self, file: &KeyFile) -> Outcome<KeyHandle> {

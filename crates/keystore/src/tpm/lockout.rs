@@ -28,6 +28,19 @@ impl Lockout {
         }
     }
 
+    /// Its counters, for a person.
+    pub(super) fn counters_text(&self) -> String {
+        let forgotten = if self.interval.is_zero() {
+            "none is ever forgotten".into()
+        } else {
+            format!("one is forgotten every {} s", self.interval.as_secs())
+        };
+        format!(
+            "{} of {} wrong PINs or power cuts before the TPM locks; {forgotten}",
+            self.failed, self.allowed
+        )
+    }
+
     /// Why no try is left, and when one will be.
     pub(super) fn text(&self) -> String {
         let recovery = if self.interval.is_zero() {
@@ -52,6 +65,10 @@ mod tests {
             "the TPM is in lockout after 3 wrong PINs or power cuts; only its administrator can end it"
         );
         assert!(lockout(9, 600).tries_left_text().ends_with("it allows one more try every 600 s"));
+        assert_eq!(
+            lockout(1, 600).counters_text(),
+            "1 of 3 wrong PINs or power cuts before the TPM locks; one is forgotten every 600 s"
+        );
         assert_eq!(lockout(2, 600).tries_left_text(), "1 try remains");
         assert_eq!(lockout(0, 600).tries_left_text(), "3 tries remain");
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use enclasp_doctor::{KeyObservation, examine_key};
-use enclasp_keystore::{Input, KeyUri, Keystore, SignContext, prove};
+use enclasp_keystore::{Describe, Input, KeyUri, Keystore, SignContext, prove};
 
 use super::conclude;
 use super::file::{self, KeyFile, KeyOrFile};
@@ -46,8 +46,12 @@ fn keystore(global: &Global, uri: &KeyUri) -> Outcome {
         info: Err(enclasp_keystore::Error::Absent { key: uri.to_string() }),
         proofs: Vec::new(),
         latencies: Vec::new(),
+        device: None,
     };
-    match global.state()?.keystore(uri)?.open(uri) {
+    let keystore = global.state()?.keystore(uri)?;
+    // Before a PIN is asked for. Why there is none, the key itself says better.
+    seen.device = keystore.device(uri).ok();
+    match keystore.open(uri) {
         Err(error) => seen.info = Err(error),
         Ok(key) => try_key(&*key, &mut seen)?,
     }
