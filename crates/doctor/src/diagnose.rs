@@ -10,10 +10,13 @@ mod refusals;
 mod signatures;
 mod start;
 
+pub use start::only_old_versions;
+
 use std::time::SystemTime;
 
 use enclasp_pki::{Certificate, DistinguishedName};
 
+use crate::old_server::SERVER_NAME;
 use crate::wire::names::{group_name, is_grease, scheme_name, suite_name, version_name};
 use crate::wire::{Side, version};
 use crate::{Evidence, Finding, Observation, Report, Severity};
@@ -63,6 +66,7 @@ impl Context {
 /// Says what went wrong on a connection, why, and what to do. `examined` names it.
 pub fn diagnose(examined: impl Into<String>, seen: &Observation, context: &Context) -> Report {
     let mut findings = Vec::new();
+    let context = &if is_our_server(seen) { at_our_server(seen, context) } else { context.clone() };
     let started = start::findings(seen, &mut findings);
     if started {
         signatures::findings(seen, &mut findings);
@@ -70,8 +74,28 @@ pub fn diagnose(examined: impl Into<String>, seen: &Observation, context: &Conte
         refusals::findings(seen, context, &mut findings);
         outcome::findings(seen, context, &mut findings);
     }
-    settle(seen, &mut findings);
+    // Where somebody came to test a client, that it was served means nothing.
+    if !context.certificate_wanted {
+        settle(seen, &mut findings);
+    }
     Report::new(examined, findings, evidence(seen))
+}
+
+/// Whether the server is that of `doctor listen`, which a capture of its connections does not say otherwise.
+fn is_our_server(seen: &Observation) -> bool {
+    let leaf = seen.server_chain.first().and_then(|der| Certificate::from_der(der).ok());
+    leaf.is_some_and(|leaf| leaf.subject().to_string() == format!("CN={SERVER_NAME}"))
+}
+
+fn at_our_server(seen: &Observation, context: &Context) -> Context {
+    // A goodbye in place of its Finished ends the handshakes that it cannot complete.
+    let said_goodbye = seen.alerts.iter().any(|alert| alert.by == Side::Server && alert.is_closure());
+    Context {
+        certificate_wanted: true,
+        spare_server: true,
+        stops_early: context.stops_early || (said_goodbye && !seen.server.finished),
+        ..context.clone()
+    }
 }
 
 /// What was established counts more than what could have failed: where the handshake was completed

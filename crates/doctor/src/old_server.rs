@@ -13,6 +13,9 @@ use enclasp_keystore::{Algorithm, Input, Key, KeyUri, Scheme, SignContext};
 use crate::wire::names::{suite_key_exchange, suite_name};
 use crate::wire::{ClientHello, KeyExchange, Version, kind, vector, version};
 
+/// The common name of the doctor's own server certificates, by which it is known in a capture.
+pub const SERVER_NAME: &str = "Enclasp doctor";
+
 /// A certificate that the server can present: its chain in DER, leaf first, and its key.
 pub struct Presented<'a> {
     /// DER, leaf first.
@@ -22,8 +25,10 @@ pub struct Presented<'a> {
 }
 
 /// The schemes that the CertificateRequest offers in TLS 1.2.
-const SCHEMES: [u16; 13] =
-    [0x0403, 0x0503, 0x0603, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601, 0x0807, 0x0808, 0x0201, 0x0203];
+const SCHEMES: [u16; 16] = [
+    0x0403, 0x0503, 0x0603, 0x0804, 0x0805, 0x0806, 0x0809, 0x080a, 0x080b, 0x0401, 0x0501, 0x0601, 0x0807,
+    0x0808, 0x0201, 0x0203,
+];
 
 const SECP256R1: u16 = 0x0017;
 

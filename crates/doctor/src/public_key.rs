@@ -4,8 +4,10 @@ use std::fmt;
 
 use der::asn1::UintRef;
 use der::{Decode, Sequence};
-use num_bigint::BigUint;
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
+
+use crate::ecdsa::Curve;
+use crate::rsa;
 
 /// A public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,17 +29,6 @@ pub(crate) enum PublicKey {
     Ed448,
     Other(String),
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Curve {
-    P256,
-    P384,
-    P521,
-}
-
-/// No larger modulus is worked with, and no larger exponent: it would take too long.
-const MAX_MODULUS: usize = 1024;
-const MAX_EXPONENT: usize = 8;
 
 #[derive(Sequence)]
 struct RsaPublicKey<'a> {
@@ -91,39 +82,7 @@ impl PublicKey {
     /// size or no RSA key.
     pub(crate) fn recover(&self, signature: &[u8]) -> Option<Vec<u8>> {
         let Self::Rsa { modulus, exponent, .. } = self else { return None };
-        if signature.len() != modulus.len() || modulus.len() > MAX_MODULUS || exponent.len() > MAX_EXPONENT {
-            return None;
-        }
-        let number = |bytes: &[u8]| BigUint::from_bytes_be(bytes);
-        let (signature, modulus_number) = (number(signature), number(modulus));
-        if signature >= modulus_number {
-            return None;
-        }
-        let recovered = signature.modpow(&number(exponent), &modulus_number).to_bytes_be();
-        let mut padded = vec![0; modulus.len().checked_sub(recovered.len())?];
-        padded.extend_from_slice(&recovered);
-        Some(padded)
-    }
-}
-
-impl Curve {
-    /// The length of a coordinate, and of `r` and `s`, in bytes.
-    pub(crate) fn width(self) -> usize {
-        match self {
-            Self::P256 => 32,
-            Self::P384 => 48,
-            Self::P521 => 66,
-        }
-    }
-}
-
-impl fmt::Display for Curve {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::P256 => "P-256",
-            Self::P384 => "P-384",
-            Self::P521 => "P-521",
-        })
+        rsa::recover(modulus, exponent, signature)
     }
 }
 

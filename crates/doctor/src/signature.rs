@@ -2,32 +2,15 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{self, Algorithm as HashAlgorithm, Digest};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ED25519, UnparsedPublicKey,
-    VerificationAlgorithm,
-};
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use enclasp_keystore::encoding::{ecdsa_der, ecdsa_der_of_pair};
 
+use crate::ecdsa::{self, Curve};
+use crate::hash::Hash;
 use crate::observe::{SignatureSeen, tls13_input};
-use crate::public_key::{Curve, PublicKey};
+use crate::public_key::PublicKey;
+use crate::rsa::{self, element};
 use crate::wire::{Reader, Version, version};
-
-/// A hash function that a signature may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hash {
-    /// Only together with SHA-1, in TLS 1.0 and 1.1 with RSA.
-    Md5Sha1,
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-    /// None: the message itself, or as much of it as fits.
-    Identity,
-}
-
-const HASHES: [Hash; 5] = [Hash::Sha256, Hash::Sha384, Hash::Sha512, Hash::Sha1, Hash::Sha224];
 
 /// What the bytes of a signature look like, whatever was claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,24 +226,25 @@ pub(crate) fn verifies(key: &PublicKey, seen: &SignatureSeen) -> bool {
 /// What else has been signed by mistake.
 fn other_inputs(seen: &SignatureSeen, version: Version, suite_hash: Hash) -> Vec<(Over, Vec<u8>)> {
     let mut inputs: Vec<(Over, Vec<u8>)> =
-        HASHES.iter().map(|hash| (Over::HashOf(*hash), hash.of(&seen.input))).collect();
+        Hash::TRIED.iter().filter_map(|hash| Some((Over::HashOf(*hash), hash.of(&seen.input)?))).collect();
     if seen.transcript.is_empty() {
         return inputs;
     }
+    let digest = |hash: Hash, bytes: &[u8]| hash.of(bytes).unwrap_or_default();
     if version >= version::TLS13 {
-        let hash = suite_hash.of(&seen.transcript);
+        let hash = digest(suite_hash, &seen.transcript);
         inputs.push((Over::OtherContext, tls13_input(seen.by.other(), &hash)));
         inputs.push((Over::TranscriptHash, hash));
         inputs.push((Over::Transcript, seen.transcript.clone()));
     } else {
-        inputs.push((Over::Tls13Input, tls13_input(seen.by, &Hash::Sha256.of(&seen.transcript))));
-        inputs.push((Over::Tls13Input, tls13_input(seen.by, &Hash::Sha384.of(&seen.transcript))));
+        inputs.push((Over::Tls13Input, tls13_input(seen.by, &digest(Hash::Sha256, &seen.transcript))));
+        inputs.push((Over::Tls13Input, tls13_input(seen.by, &digest(Hash::Sha384, &seen.transcript))));
     }
     let ends = message_ends(&seen.transcript);
     for (missing, end) in ends.iter().rev().enumerate().skip(1) {
         let shorter = seen.transcript.get(..*end).unwrap_or_default();
         let input = match version {
-            version::TLS13.. => tls13_input(seen.by, &suite_hash.of(shorter)),
+            version::TLS13.. => tls13_input(seen.by, &digest(suite_hash, shorter)),
             _ => shorter.to_vec(),
         };
         inputs.push((Over::Shorter { missing }, input));
@@ -286,10 +270,10 @@ fn try_input(key: &PublicKey, signature: &[u8], input: &[u8], over: Over) -> Opt
             let strict = lax_ecdsa(signature).and_then(|(r, s, _)| ecdsa_der(r, s));
             let pair = (signature.len() == 2 * curve.width()).then(|| ecdsa_der_of_pair(signature)).flatten();
             for der in strict.into_iter().chain(pair) {
-                let hash = HASHES.into_iter().chain([Hash::Identity]);
-                if let Some(hash) =
-                    hash.into_iter().find(|hash| verify_ec(*curve, point, &hash.of(input), &der))
-                {
+                let verifies = |hash: &Hash| {
+                    hash.of(input).is_some_and(|digest| ecdsa::verify(*curve, point, &digest, &der))
+                };
+                if let Some(hash) = Hash::TRIED.into_iter().chain([Hash::Identity]).find(verifies) {
                     return found(hash, None, der != signature);
                 }
             }
@@ -298,20 +282,24 @@ fn try_input(key: &PublicKey, signature: &[u8], input: &[u8], over: Over) -> Opt
         PublicKey::Rsa { modulus, .. } => {
             let recovered = key.recover(signature)?;
             match rsa_shape(&recovered) {
-                Shape::Pkcs1 { hash: Some(hash), digest } if hash.of(input) == digest => {
+                Shape::Pkcs1 { hash: Some(hash), digest }
+                    if hash.of(input).is_some_and(|made| made == digest) =>
+                {
                     found(hash, Some(Padding::Pkcs1), false)
                 }
                 // Of MD5 ‖ SHA-1 the second half says enough.
                 Shape::Pkcs1 { hash: None, digest } => {
-                    let of_legacy = digest.len() == 36 && digest.get(16..) == Some(&Hash::Sha1.of(input)[..]);
+                    let of_legacy = digest.len() == 36 && Hash::Sha1.of(input).as_deref() == digest.get(16..);
                     let hash = of_legacy.then_some(Hash::Md5Sha1);
-                    let hash = hash.or_else(|| HASHES.into_iter().find(|hash| hash.of(input) == digest));
+                    let hash = hash.or_else(|| {
+                        Hash::TRIED.into_iter().find(|hash| hash.of(input).is_some_and(|made| made == digest))
+                    });
                     found(hash?, Some(Padding::Pkcs1WithoutInfo), false)
                 }
                 Shape::Pss => {
                     let bits = modulus.len() * 8 - modulus.first()?.leading_zeros() as usize;
-                    let pss = |hash: Hash| Some((hash, pss_salt(&recovered, bits, hash, &hash.of(input))?));
-                    let (hash, salt) = HASHES.into_iter().find_map(pss)?;
+                    let pss = |hash: Hash| Some((hash, pss_salt(&recovered, bits, hash, &hash.of(input)?)?));
+                    let (hash, salt) = Hash::TRIED.into_iter().find_map(pss)?;
                     found(hash, Some(Padding::Pss { salt }), false)
                 }
                 _ => None,
@@ -324,21 +312,6 @@ fn try_input(key: &PublicKey, signature: &[u8], input: &[u8], over: Over) -> Opt
         }
         _ => None,
     }
-}
-
-/// ECDSA takes as many of the leftmost bits of the digest as the order has (SEC 1 §4.1.4), whatever
-/// the hash; aws-lc-rs binds hash and curve, so it is given the adapted number as a digest.
-fn verify_ec(curve: Curve, point: &[u8], digest: &[u8], der: &[u8]) -> bool {
-    let (algorithm, hash): (&dyn VerificationAlgorithm, _) = match curve {
-        Curve::P256 => (&ECDSA_P256_SHA256_ASN1, &digest::SHA256),
-        Curve::P384 => (&ECDSA_P384_SHA384_ASN1, &digest::SHA384),
-        Curve::P521 => (&ECDSA_P521_SHA512_ASN1, &digest::SHA512),
-    };
-    let width = hash.output_len();
-    let mut number = vec![0; width.saturating_sub(digest.len())];
-    number.extend(digest.iter().take(width));
-    Digest::import_less_safe(&number, hash)
-        .is_ok_and(|digest| UnparsedPublicKey::new(algorithm, point).verify_digest(&digest, der).is_ok())
 }
 
 /// `r` and `s` of something like a DER `Ecdsa-Sig-Value`, and what is wrong with it.
@@ -365,52 +338,18 @@ fn lax_ecdsa(signature: &[u8]) -> Option<(&[u8], &[u8], Option<String>)> {
     Some((r, s, fault))
 }
 
-/// The content of a DER element with that tag, of up to 255 bytes.
-fn element<'a>(reader: &mut Reader<'a>, tag: u8) -> Option<&'a [u8]> {
-    if reader.u8()? != tag {
-        return None;
-    }
-    match reader.u8()? {
-        length @ ..=0x7f => reader.take(length.into()),
-        0x81 => reader.vec8(),
-        _ => None,
-    }
-}
-
 fn rsa_shape(recovered: &[u8]) -> Shape {
-    let Some(rest) = recovered.strip_prefix(&[0, 1]) else {
-        return if recovered.last() == Some(&0xbc) { Shape::Pss } else { Shape::RsaUnpadded };
+    let Some(content) = rsa::pkcs1_content(recovered) else {
+        let is_pss = recovered.last() == Some(&0xbc) && !recovered.starts_with(&[0, 1]);
+        return if is_pss { Shape::Pss } else { Shape::RsaUnpadded };
     };
-    let padding = rest.iter().take_while(|byte| **byte == 0xff).count();
-    let content = match rest.get(padding..) {
-        Some([0, content @ ..]) if padding >= 8 => content,
-        _ => return Shape::RsaUnpadded,
-    };
-    if let Some((hash, digest)) = digest_info(content) {
+    if let Some((hash, digest)) = rsa::digest_info(content) {
         return Shape::Pkcs1 { hash: Some(hash), digest: digest.to_vec() };
     }
     match content.len() {
         16 | 20 | 28 | 32 | 36 | 48 | 64 => Shape::Pkcs1 { hash: None, digest: content.to_vec() },
         _ => Shape::Pkcs1Other,
     }
-}
-
-/// The hash and the digest of a DER `DigestInfo` (RFC 8017 §9.2).
-fn digest_info(bytes: &[u8]) -> Option<(Hash, &[u8])> {
-    let mut reader = Reader::new(bytes);
-    let mut info = Reader::new(element(&mut reader, 0x30)?);
-    let mut algorithm = Reader::new(element(&mut info, 0x30)?);
-    let oid = element(&mut algorithm, 6)?;
-    let digest = element(&mut info, 4)?;
-    let hash = match oid {
-        [0x2b, 0x0e, 0x03, 0x02, 0x1a] => Hash::Sha1,
-        [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 4] => Hash::Sha224,
-        [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 1] => Hash::Sha256,
-        [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 2] => Hash::Sha384,
-        [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 3] => Hash::Sha512,
-        _ => return None,
-    };
-    (reader.is_empty() && digest.len() == hash.length()).then_some((hash, digest))
 }
 
 /// The length of the salt if `recovered` is the EMSA-PSS encoding of `digest` (RFC 8017 §9.1.2),
@@ -425,7 +364,7 @@ fn pss_salt(recovered: &[u8], modulus_bits: usize, hash: Hash, digest: &[u8]) ->
     }
     let mut block = masked.to_vec();
     for (counter, part) in (0_u32..).zip(block.chunks_mut(hash.length())) {
-        let mask = hash.of(&[h, &counter.to_be_bytes()].concat());
+        let mask = hash.of(&[h, &counter.to_be_bytes()].concat())?;
         part.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
     }
     let unused = encoded.len() * 8 - encoded_bits;
@@ -434,51 +373,8 @@ fn pss_salt(recovered: &[u8], modulus_bits: usize, hash: Hash, digest: &[u8]) ->
     }
     let one = block.iter().position(|byte| *byte != 0)?;
     let salt = block.get(one..)?.strip_prefix(&[1])?;
-    let expected = hash.of(&[&[0; 8], digest, salt].concat());
+    let expected = hash.of(&[&[0; 8], digest, salt].concat())?;
     (expected == h).then_some(salt.len())
-}
-
-impl Hash {
-    fn algorithm(self) -> Option<&'static HashAlgorithm> {
-        Some(match self {
-            Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha224 => &digest::SHA224,
-            Self::Sha256 => &digest::SHA256,
-            Self::Sha384 => &digest::SHA384,
-            Self::Sha512 => &digest::SHA512,
-            Self::Md5Sha1 | Self::Identity => return None,
-        })
-    }
-
-    fn of(self, message: &[u8]) -> Vec<u8> {
-        match self.algorithm() {
-            Some(algorithm) => digest::digest(algorithm, message).as_ref().to_vec(),
-            None => message.to_vec(),
-        }
-    }
-
-    fn length(self) -> usize {
-        self.algorithm().map_or(36, HashAlgorithm::output_len)
-    }
-
-    /// The hash of a TLS 1.3 suite.
-    pub(crate) fn of_suite(suite: u16) -> Self {
-        if suite == 0x1302 { Self::Sha384 } else { Self::Sha256 }
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Md5Sha1 => "MD5 and SHA-1",
-            Self::Sha1 => "SHA-1",
-            Self::Sha224 => "SHA-224",
-            Self::Sha256 => "SHA-256",
-            Self::Sha384 => "SHA-384",
-            Self::Sha512 => "SHA-512",
-            Self::Identity => "no hash",
-        })
-    }
 }
 
 impl fmt::Display for Shape {
@@ -576,7 +472,7 @@ mod tests {
         assert!(explanation.reencoded && !claim.is_met_by(&explanation), "{explanation}");
         assert_eq!(shape(&key, pair.as_ref()), Shape::Pair);
 
-        let twice = der.sign(&SystemRandom::new(), &Hash::Sha256.of(b"message")).unwrap();
+        let twice = der.sign(&SystemRandom::new(), &Hash::Sha256.of(b"message").unwrap()).unwrap();
         assert_eq!(explained(twice.as_ref()).unwrap().over, Over::HashOf(Hash::Sha256));
 
         let other = der.sign(&SystemRandom::new(), b"another message").unwrap();

@@ -85,6 +85,10 @@ impl Accept {
             SignatureScheme::ED448,
             SignatureScheme::RSA_PKCS1_SHA1,
             SignatureScheme::ECDSA_SHA1_Legacy,
+            // rsa_pss_pss_…, of keys that are for PSS only.
+            SignatureScheme::from(0x0809),
+            SignatureScheme::from(0x080a),
+            SignatureScheme::from(0x080b),
         ];
         schemes.extend(more.into_iter().filter(|scheme| !schemes.contains(scheme)).collect::<Vec<_>>());
         schemes

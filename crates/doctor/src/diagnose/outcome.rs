@@ -39,7 +39,8 @@ pub(super) fn findings(seen: &Observation, context: &Context, findings: &mut Vec
     if asked_in_vain && !refused {
         findings.push(without_certificate(seen, context));
     }
-    if seen.opaque && is_tls13(seen) {
+    // What follows a handshake that could be read is of no interest.
+    if seen.opaque && is_tls13(seen) && seen.server_chain.is_empty() {
         findings.push(
             Finding::note(
                 code::UNREADABLE,

@@ -160,7 +160,8 @@ fn own_fix(context: &Context) -> &'static str {
 fn server_refuses(seen: &Observation, alert: &Alert, found: &mut [Finding]) -> Finding {
     let presented = seen.client_chain.as_ref().is_some_and(|chain| !chain.is_empty());
     match (alert.description, &seen.client_chain) {
-        (116, _) | (40 | 41 | 42 | 46 | 48 | 80, Some(_)) if !presented => {
+        // GnuTLS cannot parse an empty Certificate before TLS 1.3 if it demands one.
+        (116, _) | (40 | 41 | 42 | 46 | 48 | 50 | 80, Some(_)) if !presented => {
             return demanded(seen, alert);
         }
         (116 | 42 | 46, None) => return demanded(seen, alert),
@@ -254,15 +255,16 @@ fn refused_certificate(seen: &Observation, alert: &Alert, found: &[Finding]) -> 
                 why,
                 "See the signature's findings; otherwise compare the records of both ends: `enclasp doctor both`.",
             )
-            .confidence(if explained { Confidence::Certain } else { Confidence::Possible })
+            .confidence(if explained { Confidence::Likely } else { Confidence::Possible })
         }
-        40 | 47 | 50 | 10 | 71 | 80 => {
+        40 | 47 | 50 | 10 | 20 | 71 | 80 => {
             let why = match alert.description {
                 47 => "illegal_parameter: a field contradicts another; OpenSSL answers so to a signature scheme that does not \
                        fit the key or was not offered.",
                 80 => "internal_error: the server failed on its side, perhaps when it looked up the client.",
                 50 => "decode_error: it could not parse a message; signatures in a wrong encoding are refused so, too.",
                 10 => "unexpected_message: a message was missing or out of order.",
+                20 => "bad_record_mac: it could not decrypt what the client sent, so that the keys which both ends derived differ.",
                 _ => "The server gives no more than that. Many answer so to a client certificate that they do not accept, or to \
                       a signature scheme that they did not offer.",
             };

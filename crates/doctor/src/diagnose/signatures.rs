@@ -3,9 +3,10 @@
 use enclasp_pki::Certificate;
 
 use super::{is_tls13, list, whose};
+use crate::hash::Hash;
 use crate::observe::SignatureSeen;
 use crate::public_key::PublicKey;
-use crate::signature::{Claim, Explanation, Family, Hash, Over, Padding, Shape, explain, shape, verifies};
+use crate::signature::{Claim, Explanation, Family, Over, Padding, Shape, explain, shape, verifies};
 use crate::wire::names::{scheme_name, version_name};
 use crate::wire::{Side, version};
 use crate::{Confidence, Finding, Observation, code};

@@ -1,9 +1,10 @@
 //! Handshakes that do not begin.
 
 use super::list;
+use crate::observe::Alert;
 use crate::recording::End;
 use crate::wire::names::{alert_name, group_name, scheme_name, suite_name, version_name};
-use crate::wire::{ClientHello, Protocol, Side, Stranger, version};
+use crate::wire::{ClientHello, Protocol, Side, Stranger, Version, version};
 use crate::{Confidence, Finding, Observation, code};
 
 /// Whether there is a handshake to look at any further.
@@ -18,7 +19,9 @@ pub(super) fn findings(seen: &Observation, findings: &mut Vec<Finding>) -> bool 
         findings.push(malformed(*side, message));
     }
     let Some(hello) = seen.client_hellos.last() else {
-        if seen.malformed.is_empty() {
+        if let Some(alert) = seen.refusal_by(Side::Client) {
+            findings.push(gave_up(alert));
+        } else if seen.malformed.is_empty() {
             findings.push(no_hello(seen));
         }
         return false;
@@ -112,6 +115,32 @@ fn no_hello(seen: &Observation) -> Finding {
         ),
     };
     Finding::error(code::NOTHING_SENT, title, why, fix).confidence(Confidence::Likely)
+}
+
+fn gave_up(alert: &Alert) -> Finding {
+    Finding::error(
+        code::NOTHING_SENT,
+        format!("the client gave up before its first message, with {}", alert.name()),
+        "It failed on its own side: often a list of cipher suites, groups or versions that leaves nothing to offer.",
+        "The client's own log says why. Try it with its default suites and versions.",
+    )
+    .confidence(Confidence::Likely)
+}
+
+/// What a server that chose nothing takes, as connections of their own have shown: `spoken` are the versions that it
+/// answered. `None` if that explains nothing.
+pub fn only_old_versions(offered: &[Version], spoken: &[Version]) -> Option<Finding> {
+    let newest = spoken.iter().max().filter(|newest| !offered.contains(newest))?;
+    let newest = version_name(*newest);
+    Some(
+        Finding::error(
+            code::NO_COMMON_VERSION,
+            format!("the server speaks none of the versions that the client offers: its newest is {newest}"),
+            "It was asked with each version alone, and answered old ones only. They were given up (RFC 8996).",
+            "Allow TLS 1.2 and 1.3 on the server, or update it.",
+        )
+        .with("server speaks", list(spoken, version_name)),
+    )
 }
 
 fn unanswered(seen: &Observation) -> Finding {

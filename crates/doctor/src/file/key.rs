@@ -14,11 +14,12 @@ use zeroize::Zeroizing;
 use super::armour::Block;
 use super::kind::{self, Content};
 use super::node::{Body, INTEGER, Node, OCTET_STRING, OID};
-use super::public_key::{Curve, PublicKey, algorithm_of, bit_string, bits_of, magnitude};
+use super::public_key::{PublicKey, algorithm_of, bit_string, bits_of, magnitude};
 use super::shape::{self, Shape};
 use super::shapes::{EC_KEY, ENCRYPTED_KEY, PRIVATE_KEY, RSA_KEY, TPM_KEY};
 use super::sheet::Sheet;
 use super::{File, rules};
+use crate::ecdsa::Curve;
 use crate::{Evidence, Finding, code};
 
 /// What a key file turned out to be.

@@ -1,10 +1,7 @@
 //! Public keys as requests, certificates and key files hold them: is the key what its header says?
 
-use aws_lc_rs::signature as aws;
 use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5912::{
-    ID_DSA, ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_224_R_1, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
-};
+use const_oid::db::rfc5912::{ID_DSA, ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_224_R_1};
 use const_oid::db::rfc8410::{ID_ED_448, ID_ED_25519, ID_X_448, ID_X_25519};
 use enclasp_pki::oid_in_words;
 
@@ -12,81 +9,13 @@ use super::node::{BIT_STRING, Body, INTEGER, NULL, Node, OCTET_STRING, OID, SEQU
 use super::shape;
 use super::shapes::{PUBLIC_KEY, RSA_PUBLIC_KEY};
 use super::sheet::Sheet;
+use crate::ecdsa::Curve;
 use crate::{Confidence, Finding, code};
 
-/// A curve, with what it takes to tell whether a point is on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Curve {
-    P256,
-    P384,
-    P521,
-    Secp256k1,
-}
-
-/// secp256k1 (SEC 2 §2.4.1).
-const SECP_256_K_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.10");
 /// secp192r1 (NIST P-192).
 const SECP_192_R_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.1");
 /// rsassaPss (RFC 4055 §1.2), as the type of a key.
 const RSASSA_PSS: ObjectIdentifier = const_oid::db::rfc5912::ID_RSASSA_PSS;
-
-impl Curve {
-    const ALL: [Self; 4] = [Self::P256, Self::P384, Self::P521, Self::Secp256k1];
-
-    pub(super) fn oid(self) -> ObjectIdentifier {
-        match self {
-            Self::P256 => SECP_256_R_1,
-            Self::P384 => SECP_384_R_1,
-            Self::P521 => SECP_521_R_1,
-            Self::Secp256k1 => SECP_256_K_1,
-        }
-    }
-
-    pub(super) fn of_oid(oid: ObjectIdentifier) -> Option<Self> {
-        Self::ALL.into_iter().find(|curve| curve.oid() == oid)
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::P256 => "P-256",
-            Self::P384 => "P-384",
-            Self::P521 => "P-521",
-            Self::Secp256k1 => "secp256k1",
-        }
-    }
-
-    /// The bytes of a coordinate.
-    pub(super) fn width(self) -> usize {
-        match self {
-            Self::P256 | Self::Secp256k1 => 32,
-            Self::P384 => 48,
-            Self::P521 => 66,
-        }
-    }
-
-    /// The length of an uncompressed point (SEC 1 §2.3.3, X9.62).
-    pub(super) fn point_length(self) -> usize {
-        1 + 2 * self.width()
-    }
-
-    /// Whether these bytes are an uncompressed point on it.
-    pub(super) fn has(self, point: &[u8]) -> bool {
-        let algorithm: &'static dyn aws::VerificationAlgorithm = match self {
-            Self::P256 => &aws::ECDSA_P256_SHA256_ASN1,
-            Self::P384 => &aws::ECDSA_P384_SHA384_ASN1,
-            Self::P521 => &aws::ECDSA_P521_SHA512_ASN1,
-            Self::Secp256k1 => &aws::ECDSA_P256K1_SHA256_ASN1,
-        };
-        point.len() == self.point_length()
-            && point.first() == Some(&4)
-            && aws::UnparsedPublicKey::new(algorithm, point).parse().is_ok()
-    }
-
-    /// The curve that a point is on.
-    pub(super) fn of_point(point: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|curve| curve.has(point))
-    }
-}
 
 /// What is known of a key, after what could be mended was.
 #[derive(Clone, PartialEq, Eq, Debug)]

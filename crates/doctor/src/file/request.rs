@@ -3,12 +3,13 @@
 use enclasp_pki::DistinguishedName;
 
 use super::node::{BIT_STRING, Body, Header, Node, OCTET_STRING, OID, SEQUENCE, SET, describe, with_article};
-use super::public_key::{self, Curve, PublicKey, ec_spki, rsa_spki};
+use super::public_key::{self, PublicKey, ec_spki, rsa_spki};
 use super::shape::{self, Reading};
 use super::shapes::{REQUEST, RSA_PUBLIC_KEY};
 use super::sheet::Sheet;
 use super::signature::{self, Message, Role, Signed};
 use super::{File, extension, rules};
+use crate::ecdsa::Curve;
 use crate::{Evidence, Finding, Place, code};
 
 const INFO: &str = "certificationRequestInfo";

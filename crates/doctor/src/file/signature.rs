@@ -1,18 +1,18 @@
 //! Signatures on requests, certificates and revocation lists: does it verify, and if not, what was
 //! signed, how, and how is the result written?
 
-use aws_lc_rs::digest::{self, Digest};
-use aws_lc_rs::signature as aws;
 use const_oid::ObjectIdentifier;
 use enclasp_keystore::{Input, Scheme, encoding, verify};
 use enclasp_pki::oid_in_words;
-use num_bigint::BigUint;
 
 use super::node::{BIT_STRING, NULL, Node, OCTET_STRING, OID, SEQUENCE};
-use super::public_key::{Curve, PublicKey, algorithm_of, bit_string, first_bytes, magnitude};
+use super::public_key::{PublicKey, algorithm_of, bit_string, first_bytes, magnitude};
 use super::shape;
 use super::shapes::ECDSA_SIGNATURE;
 use super::sheet::Sheet;
+use crate::ecdsa::{self, Curve};
+use crate::hash::Hash;
+use crate::rsa;
 use crate::{Confidence, Finding, code};
 
 /// A signature, and what it should be over.
@@ -62,61 +62,6 @@ enum Family {
     RsaPkcs1,
     RsaPss,
     Ed25519,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Hash {
-    Md5,
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-}
-
-impl Hash {
-    /// Those that are tried, the likeliest first.
-    const TRIED: [Self; 5] = [Self::Sha256, Self::Sha1, Self::Sha384, Self::Sha512, Self::Sha224];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Md5 => "MD5",
-            Self::Sha1 => "SHA-1",
-            Self::Sha224 => "SHA-224",
-            Self::Sha256 => "SHA-256",
-            Self::Sha384 => "SHA-384",
-            Self::Sha512 => "SHA-512",
-        }
-    }
-
-    fn is_weak(self) -> bool {
-        matches!(self, Self::Md5 | Self::Sha1)
-    }
-
-    fn of(self, message: &[u8]) -> Option<Vec<u8>> {
-        let algorithm = match self {
-            Self::Md5 => return None,
-            Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Sha224 => &digest::SHA224,
-            Self::Sha256 => &digest::SHA256,
-            Self::Sha384 => &digest::SHA384,
-            Self::Sha512 => &digest::SHA512,
-        };
-        Some(digest::digest(algorithm, message).as_ref().to_vec())
-    }
-
-    /// Inside a DigestInfo (RFC 8017 appendix B.1).
-    fn of_oid(oid: &str) -> Option<Self> {
-        Some(match oid {
-            "1.2.840.113549.2.5" => Self::Md5,
-            "1.3.14.3.2.26" => Self::Sha1,
-            "2.16.840.1.101.3.4.2.4" => Self::Sha224,
-            "2.16.840.1.101.3.4.2.1" => Self::Sha256,
-            "2.16.840.1.101.3.4.2.2" => Self::Sha384,
-            "2.16.840.1.101.3.4.2.3" => Self::Sha512,
-            _ => return None,
-        })
-    }
 }
 
 /// The signature algorithms of X.509 (RFC 3279, RFC 4055, RFC 5758, RFC 8410).
@@ -233,7 +178,7 @@ pub(super) fn examine(signed: &Signed<'_>, sheet: &mut Sheet) -> Outcome {
             }
             let der = encoding::ecdsa_der(&form.r, &form.s);
             let check =
-                |digest: &[u8]| der.as_ref().is_some_and(|der| verify_ecdsa(*curve, point, digest, der));
+                |digest: &[u8]| der.as_ref().is_some_and(|der| ecdsa::verify(*curve, point, digest, der));
             search(signed, Family::Ecdsa, claimed, &check)
         }
         PublicKey::Rsa { modulus, exponent } => {
@@ -449,23 +394,6 @@ fn search(
     None
 }
 
-/// ECDSA takes as many leading bits of a digest as the curve has, so each digest can be given as one
-/// of the length that the verifier takes.
-fn verify_ecdsa(curve: Curve, point: &[u8], digest: &[u8], der: &[u8]) -> bool {
-    let (algorithm, hash): (&aws::EcdsaVerificationAlgorithm, _) = match curve {
-        Curve::P256 => (&aws::ECDSA_P256_SHA256_ASN1, &digest::SHA256),
-        Curve::P384 => (&aws::ECDSA_P384_SHA384_ASN1, &digest::SHA384),
-        Curve::P521 => (&aws::ECDSA_P521_SHA512_ASN1, &digest::SHA512),
-        Curve::Secp256k1 => (&aws::ECDSA_P256K1_SHA256_ASN1, &digest::SHA256),
-    };
-    let width = hash.output_len();
-    let mut adapted = vec![0; width.saturating_sub(digest.len())];
-    adapted.extend_from_slice(digest.get(..width).unwrap_or(digest));
-    Digest::import_less_safe(&adapted, hash)
-        .and_then(|digest| aws::UnparsedPublicKey::new(algorithm, point).verify_digest(&digest, der))
-        .is_ok()
-}
-
 /// r and s, however they were written.
 struct EcdsaForm {
     r: Vec<u8>,
@@ -542,9 +470,10 @@ fn explain_rsa(signed: &Signed<'_>, modulus: &[u8], exponent: &[u8], signature: 
             }
         }
     }
-    let opened = open_rsa(modulus, exponent, signature)?;
-    let (named, digest) = digest_info(&opened).unzip();
-    let digest = digest.as_deref().unwrap_or(&opened);
+    let recovered = rsa::recover(modulus, exponent, signature)?;
+    let opened = rsa::pkcs1_content(&recovered)?;
+    let (named, digest) = rsa::digest_info(opened).unzip();
+    let digest = digest.unwrap_or(opened);
     let explained =
         search(signed, Family::RsaPkcs1, named.map(|hash| (Family::RsaPkcs1, Some(hash))), &|made| {
             made == digest
@@ -553,25 +482,6 @@ fn explain_rsa(signed: &Signed<'_>, modulus: &[u8], exponent: &[u8], signature: 
         (None, How::Straight(Some(hash))) => Explained { how: How::Bare(hash), ..explained },
         _ => explained,
     })
-}
-
-/// What an RSA signature with PKCS#1 v1.5 padding holds (RFC 8017 §8.2.2): `None` without that padding.
-fn open_rsa(modulus: &[u8], exponent: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
-    let [modulus_number, exponent, signature] = [modulus, exponent, signature].map(BigUint::from_bytes_be);
-    let opened = signature.modpow(&exponent, &modulus_number).to_bytes_be();
-    // The leading 00 is not among the bytes of a number.
-    let padded = opened.strip_prefix(&[1]).filter(|_| opened.len() + 1 == modulus.len())?;
-    let ones = padded.iter().take_while(|byte| **byte == 0xff).count();
-    let content = padded.get(ones..)?.strip_prefix(&[0])?;
-    (ones >= 8).then(|| content.to_vec())
-}
-
-/// The hash and the digest of a DigestInfo (RFC 8017 appendix A.2.4).
-fn digest_info(bytes: &[u8]) -> Option<(Hash, Vec<u8>)> {
-    let (node, end) = Node::read(bytes, 0, bytes.len(), 0).ok()?;
-    let [algorithm, digest] = node.children() else { return None };
-    let (oid, _) = algorithm_of(algorithm).filter(|_| end == bytes.len() && digest.tag == OCTET_STRING)?;
-    Some((Hash::of_oid(&oid.to_string())?, digest.value().to_vec()))
 }
 
 fn explain_ed25519(signed: &Signed<'_>, signature: &[u8]) -> Option<Explained> {

@@ -13,6 +13,7 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use enclasp_doctor::old_server::SERVER_NAME;
 use enclasp_identity::State;
 use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{Algorithm, Key, KeySpec, KeyUri, Keystore, SignContext, durable};
@@ -103,7 +104,7 @@ impl Authority {
             sans.extend(format!("dns:{name}").parse::<SubjectAltName>().ok());
         }
         sans.extend(addresses.iter().map(|address| SubjectAltName::Ip(*address)));
-        let subject = "CN=Enclasp doctor".parse()?;
+        let subject = format!("CN={SERVER_NAME}").parse()?;
         let profile = Profile::server();
         [("doctor-p256", Algorithm::P256), ("doctor-rsa", Algorithm::Rsa)]
             .into_iter()

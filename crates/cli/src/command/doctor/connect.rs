@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use enclasp_doctor::scan::{Offer, scan};
-use enclasp_doctor::wire::Side;
-use enclasp_doctor::{Context, Evidence, Observation, Recording, Report, capture, diagnose, observe};
+use enclasp_doctor::wire::{Side, version};
+use enclasp_doctor::{
+    Context, Evidence, Observation, Recording, Report, capture, diagnose, observe, only_old_versions,
+};
 use enclasp_identity::{Criteria, Identity, State, select};
 use enclasp_pki::{Certificate, DistinguishedName, Purpose};
 use enclasp_tls::{Credential, Options, Signing, Version, observing, observing_client, server_name};
@@ -103,6 +105,9 @@ pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
             .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
     }
     let Attempt { seen, mut report, .. } = attempt;
+    if seen.server_hello.is_none() && seen.retry.is_none() && seen.server.stranger.is_none() {
+        report = connect.way.with_old_versions(&connect.address, report, &seen).await;
+    }
     report.evidence.extend(identities_that_fit(&state, &seen)?);
     if connect.scan {
         report.evidence.extend(connect.way.scan(&connect.address).await?);
@@ -196,6 +201,24 @@ impl Way {
             tokio::task::block_in_place(|| starttls::start(protocol, &mut stream))?;
         }
         Ok(stream)
+    }
+
+    /// Asks a server that chose nothing for each version alone: it may speak only old ones.
+    async fn with_old_versions(&self, address: &str, report: Report, seen: &Observation) -> Report {
+        let Some(hello) = seen.client_hellos.first() else { return report };
+        let mut spoken = Vec::new();
+        for version in [version::TLS12, version::TLS11, version::TLS10] {
+            let Ok(stream) = self.reach(address).await else { break };
+            let offer = Offer::everything(version);
+            let name = hello.server_name.as_deref();
+            let answer = tokio::task::block_in_place(|| ask(stream, &offer, name, self.connect_timeout));
+            if answer.is_some_and(|seen| seen.version() == Some(version)) {
+                spoken.push(version);
+            }
+        }
+        let Report { examined, mut findings, evidence } = report;
+        findings.extend(only_old_versions(&hello.versions, &spoken));
+        Report::new(examined, findings, evidence)
     }
 
     async fn scan(&self, address: &str) -> Outcome<Vec<Evidence>> {

@@ -97,6 +97,16 @@ struct Stand {
     record: Option<PathBuf>,
 }
 
+impl Stand {
+    /// Those that are spoken.
+    fn versions(&self) -> Vec<Version> {
+        match self.only {
+            Some(only) => vec![only],
+            None => vec![version::TLS10, version::TLS11, version::TLS12, version::TLS13],
+        }
+    }
+}
+
 pub(crate) fn run(global: &Global, listen: Listen) -> Outcome {
     let listener = TcpListener::bind(listen.listen)
         .map_err(|e| Failure::new(format!("cannot listen on {}: {e}", listen.listen)))?;
@@ -283,7 +293,7 @@ fn serve(stand: &Stand, stream: TcpStream, number: usize) -> Option<Shown> {
                 context.stops_early = true;
                 old(&mut tee, &bytes);
             }
-            Flight::None => refuse(&mut tee),
+            Flight::None => refuse(&mut tee, &stand.versions()),
         }
     }
     tee.close();
@@ -343,6 +353,10 @@ fn flight(stand: &Stand, hello: &ClientHello) -> Flight {
     };
     if let Some(versions) = versions {
         return Flight::Modern(Options { versions, ..Options::default() });
+    }
+    let versions = stand.versions();
+    if !hello.versions.iter().any(|offered| versions.contains(offered)) {
+        return Flight::None;
     }
     // It uses no key of the user's.
     let presented: Vec<Presented<'_>> =
@@ -481,10 +495,10 @@ fn old(tee: &mut Tee, flight: &[u8]) {
 }
 
 /// Nothing that we can speak was offered.
-fn refuse(tee: &mut Tee) {
+fn refuse(tee: &mut Tee, versions: &[Version]) {
     // A fatal alert handshake_failure, or protocol_version if that is the reason.
     let hello = observe(&tee.recording).client_hellos.into_iter().next();
-    let too_old = hello.is_some_and(|hello| hello.versions.iter().all(|version| *version < version::TLS10));
-    let alert = if too_old { 70 } else { 40 };
+    let none = hello.is_some_and(|hello| !hello.versions.iter().any(|offered| versions.contains(offered)));
+    let alert = if none { 70 } else { 40 };
     let _ = tee.write_all(&[21, 3, 1, 0, 2, 2, alert]).and_then(|()| drain(tee));
 }

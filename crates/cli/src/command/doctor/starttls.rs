@@ -1,6 +1,6 @@
 //! Asking a server that begins in the clear to change to TLS.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use crate::failure::{Failure, Outcome};
@@ -62,13 +62,20 @@ fn ldap(stream: &mut TcpStream) -> Outcome {
     let mut request = vec![0x30, 29, 2, 1, 1, 0x77, 24, 0x80, 22];
     request.extend_from_slice(oid);
     say(stream, &request)?;
-    let [tag, length] = array(stream)?;
-    let mut answer = vec![0; usize::from(length)];
-    stream.read_exact(&mut answer).map_err(silent)?;
-    // messageID 1, ExtendedResponse, resultCode ENUMERATED success.
-    let succeeded = answer.windows(3).next_back().is_some() && answer.get(5..8) == Some(&[0x0a, 1, 0]);
-    if tag == 0x30 && length < 0x80 && succeeded {
-        return Ok(());
+    let [tag, first] = array(stream)?;
+    // Active Directory writes each length in four octets.
+    let length = match first {
+        short @ ..0x80 => usize::from(short),
+        0x84 => u32::from_be_bytes(array(stream)?) as usize,
+        _ => MAX_ANSWER + 1,
+    };
+    if tag == 0x30 && length <= MAX_ANSWER {
+        let mut answer = vec![0; length];
+        stream.read_exact(&mut answer).map_err(silent)?;
+        // messageID 1, ExtendedResponse, resultCode ENUMERATED success.
+        if answer.starts_with(&[2, 1, 1, 0x78]) && answer.windows(3).any(|window| window == [0x0a, 1, 0]) {
+            return Ok(());
+        }
     }
     Err(Failure::new("the LDAP server refuses StartTLS")
         .hint("it may want TLS from the beginning: ldaps, port 636"))
@@ -145,6 +152,11 @@ fn expect(stream: &mut TcpStream, wanted: &str) -> Outcome {
 }
 
 fn silent(error: std::io::Error) -> Failure {
-    Failure::new(format!("the server did not answer before TLS: {error}"))
+    let reason = match error.kind() {
+        // So a read says that nothing came in time.
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "nothing came within --connect-timeout".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::new(format!("the server did not answer before TLS: {reason}"))
         .hint("without --starttls TLS begins at once; is the protocol the one of this port?")
 }
