@@ -56,6 +56,10 @@ systemd-analyze systemd the units of systemd in the documentation
 dbus-daemon dbus-daemon keys in a TPM behind a resource manager
 haproxy haproxy replicas of an authority behind a load balancer
 /usr/lib/postgresql/15/bin/postgres postgresql-15 an authority's records in PostgreSQL
+stunnel4 stunnel4 STARTTLS of SMTP, IMAP and PostgreSQL
+slapd slapd STARTTLS of LDAP
+mariadbd mariadb-server-core STARTTLS of MySQL
+pk12util libnss3-tools handshakes that the doctor explains
 /usr/include/openssl/ssl.h libssl-dev keys on PKCS#11 tokens: kryoptic, which is built
 /usr/lib/llvm-14/lib/libclang.so libclang-14-dev keys on PKCS#11 tokens: kryoptic, which is built
 /usr/bin/rustc rustc-web the types of what is for Apple's systems and for Windows

@@ -54,6 +54,14 @@ impl Backend {
         Self::serve(|mut stream| stream.read(&mut [0; 4096]).map(drop))
     }
 
+    /// The same as an IMAP server does.
+    pub(crate) fn greets_imap() -> Self {
+        Self::serve(|mut stream| {
+            stream.write_all(b"* OK IMAP4rev1 ready\r\n")?;
+            stream.read_to_end(&mut Vec::new()).map(drop)
+        })
+    }
+
     /// Reads until the other direction has ended, and only then answers with the number of bytes.
     pub(crate) fn counts_until_the_end() -> Self {
         Self::serve(|mut stream| {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -23,6 +24,8 @@ pub(crate) struct Postgres {
     folder: TempDir,
     /// Whether a commit is on the disk before it is acknowledged.
     durable: bool,
+    /// Where it listens with TLS as well, if it does.
+    port: Option<u16>,
 }
 
 impl Postgres {
@@ -47,9 +50,9 @@ impl Postgres {
         // The path of a Unix socket has at most 107 bytes.
         let folder = tempfile::Builder::new().prefix("enclasp-pg-").tempdir_in("/tmp").expect("a folder");
         if geteuid().is_root() {
-            std::os::unix::fs::chown(folder.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
+            chown(folder.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
         }
-        let mut postgres = Self { server: None, folder, durable };
+        let mut postgres = Self { server: None, folder, durable, port: None };
         let made = postgres
             .program("initdb")
             .args(["--username=enclasp", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"])
@@ -59,6 +62,21 @@ impl Postgres {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         postgres.resume();
         Some(postgres)
+    }
+
+    /// Has it listen at a port with this certificate and key (PEM) as well.
+    pub(crate) fn serve_tls(&mut self, port: u16, certificate: &[u8], key: &[u8]) {
+        for (name, contents) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            fs::write(&path, contents).expect("a file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
+            if geteuid().is_root() {
+                chown(&path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
+            }
+        }
+        self.port = Some(port);
+        self.crash();
+        self.resume();
     }
 
     /// The URL of its database.
@@ -108,8 +126,15 @@ impl Postgres {
             .arg(self.data())
             .arg("-k")
             .arg(self.folder.path())
-            .args(["-c", "listen_addresses="])
             .args(["-c", if self.durable { "fsync=on" } else { "fsync=off" }])
+            .args(match self.port {
+                None => vec!["-c".to_owned(), "listen_addresses=".into()],
+                Some(port) => {
+                    let settings =
+                        ["listen_addresses=127.0.0.1".into(), format!("port={port}"), "ssl=on".into()];
+                    settings.into_iter().flat_map(|setting| ["-c".to_owned(), setting]).collect()
+                }
+            })
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
@@ -134,6 +159,8 @@ impl Postgres {
     fn client(&self, name: &str) -> Command {
         let mut command = self.program(name);
         command.arg("--username=enclasp").arg("--host").arg(self.folder.path());
+        // The socket's name has the port in it.
+        command.args(self.port.map(|port| format!("--port={port}")));
         command
     }
 
