@@ -1,7 +1,7 @@
 //! GnuTLS authenticates with key and certificate of an identity, as client and as server.
 
 use crate::harness::{
-    CURVES, Home, Running, VERSIONS, free_port, module, needs, run_with_input, wait_until_listening,
+    ALGORITHMS, Home, Running, VERSIONS, free_port, module, needs, run_with_input, wait_until_listening,
 };
 use crate::peers::Nginx;
 
@@ -13,12 +13,17 @@ fn module_serves_gnutls_clients() {
     let home = Home::with_authority();
     home.peer("srv", "p256", "server");
     let nginx = Nginx::start(&home, "srv", home.trusted());
-    for algorithm in CURVES {
+    for algorithm in ALGORITHMS {
         home.identity(algorithm, algorithm, "client");
+        // GnuTLS looks in the first token that a URI fits, and in no other.
+        let key = match algorithm {
+            "ed25519" => "pkcs11:token=Enclasp%20Ed25519;object=ed25519".to_owned(),
+            _ => format!("pkcs11:object={algorithm}"),
+        };
         for version in VERSIONS {
             let line = format!(
-                "--provider {} --x509cafile ca/root.pem --x509keyfile pkcs11:object={algorithm};type=private \
-                 --x509certfile pkcs11:object={algorithm};type=cert --priority NORMAL:-VERS-ALL:+VERS-TLS{version} \
+                "--provider {} --x509cafile ca/root.pem --x509keyfile {key};type=private \
+                 --x509certfile {key};type=cert --priority NORMAL:-VERS-ALL:+VERS-TLS{version} \
                  -p {} localhost",
                 module().display(),
                 nginx.port
