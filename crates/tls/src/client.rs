@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use enclasp_pki::Certificate;
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
 use rustls::{CertificateError, ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -17,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::error::Whom;
 use crate::evidence::{ClientCertificate, Evidence, Role};
 use crate::handshake::{DURING, close, complete, settle, sign_timeout};
+use crate::known::{Chain, KnownChains};
 use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
 use crate::signer::Resolver;
@@ -51,6 +51,7 @@ pub struct Client {
     handover: Arc<ClientConfig>,
     credential: Option<Credential>,
     access: Access,
+    known: Arc<KnownChains>,
     options: Options,
 }
 
@@ -81,8 +82,10 @@ impl Client {
         }
         let settings = |e: rustls::Error| Error::Settings { reason: e.to_string() };
         let provider = provider();
+        let known = Arc::new(KnownChains::new(&revocation));
         let verifier =
-            Arc::new(ServerVerifier::new(trust(&roots)?, provider.clone(), access.clone(), revocation)?);
+            ServerVerifier::new(trust(&roots)?, provider.clone(), access.clone(), revocation, known.clone())?;
+        let verifier = Arc::new(verifier);
         let mut config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&options.protocol_versions())
             .map_err(settings)?
@@ -100,7 +103,7 @@ impl Client {
             .with_no_client_auth();
         handover.resumption = Resumption::disabled();
         let (config, handover) = (Arc::new(config), Arc::new(handover));
-        Ok(Self { config, sessions, handover, credential, access, options })
+        Ok(Self { config, sessions, handover, credential, access, known, options })
     }
 
     /// The configuration, for a TLS stack that drives rustls itself (hyper-rustls, reqwest, a
@@ -168,11 +171,14 @@ impl Client {
         let mut connection = complete(connection, stream, &recorder, credential, &self.options)
             .await
             .map_err(|error| self.demanded(error, &recorder.record()))?;
-        if let Err(error) = self.check_again(server_name, &connection, &recorder) {
-            close(&mut connection, stream).await;
-            return Err(error);
-        }
-        let evidence = self.evidence(server_name, &connection, &recorder);
+        let chain = match self.verified(server_name, &connection, &recorder) {
+            Ok(chain) => chain,
+            Err(error) => {
+                close(&mut connection, stream).await;
+                return Err(error);
+            }
+        };
+        let evidence = self.evidence(server_name, &connection, chain, &recorder);
         Ok((connection, evidence))
     }
 
@@ -190,6 +196,7 @@ impl Client {
         let recorder = self.recorder(address);
         let mut connection = self.connection(server_name, &recorder)?;
         let io_error = |e| Error::of_io(recorder.whom(), DURING, e, &recorder.record());
+        let mut chain = None;
         loop {
             while connection.wants_write() {
                 connection.write_tls(&mut stream).map_err(io_error)?;
@@ -204,7 +211,7 @@ impl Client {
             let processed = recorder.during(|| connection.process_new_packets()).map(drop);
             let settled = settle(&recorder, processed).and_then(|()| match connection.is_handshaking() {
                 true => Ok(()),
-                false => self.check_again(server_name, &connection, &recorder),
+                false => self.verified(server_name, &connection, &recorder).map(|verified| chain = verified),
             });
             if let Err(error) = settled {
                 connection.send_close_notify();
@@ -213,7 +220,7 @@ impl Client {
                 return Err(self.demanded(error, &recorder.record()));
             }
         }
-        let evidence = self.evidence(server_name, &connection, &recorder);
+        let evidence = self.evidence(server_name, &connection, chain, &recorder);
         Ok((StreamOwned::new(connection, stream), evidence))
     }
 
@@ -263,24 +270,29 @@ impl Client {
             .map_err(|e| Error::of_tls(recorder.whom(), DURING, e, &recorder.record()))
     }
 
-    /// The verifier checked this when the session began, if this handshake resumed one.
-    fn check_again(
+    /// What the server presented and was found good: by the verifier in this handshake, or when the
+    /// session began that it resumed. It may have expired since then.
+    fn verified(
         &self,
         server_name: &ServerName<'static>,
         connection: &ClientConnection,
         recorder: &Recorder,
-    ) -> Result<()> {
-        let presented = connection.peer_certificates().and_then(|chain| chain.first());
+    ) -> Result<Option<Arc<Chain>>> {
+        let verified = recorder.record().chain.take();
+        if verified.is_some() {
+            return Ok(verified);
+        }
+        let presented = connection.peer_certificates().unwrap_or_default();
         // One that does not parse did not verify either.
-        let Some(leaf) = presented.and_then(|leaf| Certificate::from_der(leaf.as_ref()).ok()) else {
-            return Ok(());
+        let Ok(Some(chain)) = self.known.of_session(presented, &server_name.to_str()) else {
+            return Ok(None);
         };
-        if SystemTime::now() <= leaf.not_after() {
-            return self.access.admit(&leaf, &recorder.peer);
+        if SystemTime::now() <= chain.leaf.not_after() {
+            return self.access.admit(&chain.leaf, &recorder.peer).map(|()| Some(chain));
         }
         self.sessions.remove_tls12_session(server_name);
         while self.sessions.take_tls13_ticket(server_name).is_some() {}
-        let record = Record { presented: Some(leaf.der().clone()), ..Record::default() };
+        let record = Record { chain: Some(chain), ..Record::default() };
         let error = rustls::Error::InvalidCertificate(CertificateError::Expired);
         Err(Error::of_tls(recorder.whom(), DURING, error, &record))
     }
@@ -289,6 +301,7 @@ impl Client {
         &self,
         server_name: &ServerName<'static>,
         connection: &ClientConnection,
+        chain: Option<Arc<Chain>>,
         recorder: &Recorder,
     ) -> Evidence {
         let sni = match server_name {
@@ -296,7 +309,8 @@ impl Client {
             _ => None,
         };
         let record = &mut recorder.record();
-        Evidence::new(Role::Client, &recorder.peer, connection, sni, self.credential.as_ref(), record)
+        let credential = self.credential.as_ref();
+        Evidence::new(Role::Client, &recorder.peer, connection, sni, credential, chain.as_deref(), record)
     }
 
     /// A refusal by a server that asked for a certificate we do not have is for that reason.

@@ -20,7 +20,7 @@ struct Inner {
     chain: Vec<CertificateDer<'static>>,
     leaf: Certificate,
     /// The chain as evidence shows it, which every connection's does.
-    summaries: Vec<CertificateSummary>,
+    summaries: Arc<[CertificateSummary]>,
     algorithm: Algorithm,
     key: Arc<dyn Key>,
     schemes: Vec<Scheme>,
@@ -87,7 +87,7 @@ impl Credential {
     }
 
     /// The chain in short.
-    pub(crate) fn summaries(&self) -> &[CertificateSummary] {
+    pub(crate) fn summaries(&self) -> &Arc<[CertificateSummary]> {
         &self.0.summaries
     }
 

@@ -168,8 +168,7 @@ impl Error {
             }
             rustls::Error::NoCertificatesPresented => Self::NoPeerCertificate { peer },
             rustls::Error::InvalidCertificate(error) => {
-                let certificate =
-                    record.presented.as_ref().and_then(|der| Certificate::from_der(der.as_ref()).ok());
+                let certificate = record.leaf();
                 Self::PeerCertificate {
                     peer,
                     subject: certificate

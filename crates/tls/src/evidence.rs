@@ -1,14 +1,16 @@
 //! What a handshake established, for people and for machines.
 
 use std::fmt;
+use std::sync::Arc;
 
 use enclasp_keystore::Algorithm;
 use enclasp_pki::{Certificate, rfc3339};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, SignatureScheme};
 use rustls_pki_types::CertificateDer;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Credential;
+use crate::known::Chain;
 use crate::recorder::Record;
 
 /// One side of a connection.
@@ -96,7 +98,8 @@ pub struct Party {
     pub software: Option<bool>,
     /// Its certificates, leaf first; empty if it presented none. At a resumed handshake: what the
     /// peer presented when the session began, and what we present when asked.
-    pub chain: Vec<CertificateSummary>,
+    #[serde(serialize_with = "serialize", deserialize_with = "deserialize")]
+    pub chain: Arc<[CertificateSummary]>,
 }
 
 /// A certificate in short.
@@ -177,6 +180,7 @@ impl Evidence {
         connection: &CommonState,
         server_name: Option<String>,
         credential: Option<&Credential>,
+        chain: Option<&Chain>,
         record: &mut Record,
     ) -> Self {
         let handshake = match connection.handshake_kind() {
@@ -185,7 +189,7 @@ impl Evidence {
             _ => Handshake::Full,
         };
         let resumed = handshake == Handshake::Resumed;
-        let peer_chain = summaries(connection.peer_certificates().unwrap_or_default());
+        let peer_chain = chain.map(|chain| chain.summaries.clone()).unwrap_or_default();
         let client_certificate = match role {
             _ if resumed => ClientCertificate::FromSession,
             _ if !record.certificate_requested => ClientCertificate::NotRequested,
@@ -225,7 +229,7 @@ impl Evidence {
                 role,
                 key: presented.map(|credential| credential.uri().to_string()),
                 software: presented.map(Credential::is_software),
-                chain: presented.map(|credential| credential.summaries().to_vec()).unwrap_or_default(),
+                chain: presented.map(|credential| credential.summaries().clone()).unwrap_or_default(),
             },
             peer: Party {
                 role: match role {
@@ -316,8 +320,16 @@ fn write_party(f: &mut fmt::Formatter<'_>, party: &Party, evidence: &Evidence) -
     Ok(())
 }
 
+fn serialize<S: Serializer>(chain: &[CertificateSummary], to: S) -> Result<S::Ok, S::Error> {
+    chain.serialize(to)
+}
+
+fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[CertificateSummary]>, D::Error> {
+    Vec::deserialize(from).map(Arc::from)
+}
+
 /// A certificate that does not parse took no part in the verification; it is left out.
-pub(crate) fn summaries(chain: &[CertificateDer<'_>]) -> Vec<CertificateSummary> {
+pub(crate) fn summaries(chain: &[CertificateDer<'_>]) -> Arc<[CertificateSummary]> {
     chain
         .iter()
         .filter_map(|der| Certificate::from_der(der.as_ref()).ok())

@@ -23,6 +23,7 @@ mod credential;
 mod error;
 mod evidence;
 mod handshake;
+mod known;
 mod observed;
 mod options;
 mod recorder;

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::{Cancel, SignContext};
+use enclasp_pki::Certificate;
 use rustls_pki_types::CertificateDer;
 
 use crate::error::Whom;
+use crate::known::Chain;
 use crate::{Error, Role, SignatureEvidence};
 
 /// One connection's record and the circumstances under which it may sign.
@@ -34,12 +36,22 @@ pub(crate) struct Record {
     pub(crate) failure: Option<Error>,
     /// Whether the server asked for a client certificate.
     pub(crate) certificate_requested: bool,
-    /// The leaf that the peer presented, before it was verified.
+    /// The leaf that the peer presented, if it was not known.
     pub(crate) presented: Option<CertificateDer<'static>>,
+    /// What the peer presented, once it has verified and the access rules admit it.
+    pub(crate) chain: Option<Arc<Chain>>,
     /// The signatures, in the order in which they were made and verified.
     pub(crate) signatures: Vec<SignatureEvidence>,
     /// What may explain a refusal later.
     pub(crate) notes: Vec<String>,
+}
+
+impl Record {
+    /// The leaf that the peer presented, if it can be read.
+    pub(crate) fn leaf(&self) -> Option<Certificate> {
+        let presented = || Certificate::from_der(self.presented.as_ref()?.as_ref()).ok();
+        self.chain.as_ref().map(|chain| chain.leaf.clone()).or_else(presented)
+    }
 }
 
 thread_local! {

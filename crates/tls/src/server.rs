@@ -13,10 +13,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::error::Whom;
 use crate::evidence::{Evidence, Role};
 use crate::handshake::{DURING, close, complete, sign_timeout};
+use crate::known::{Chain, KnownChains};
 use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
 use crate::signer::Resolver;
-use crate::verifier::ClientVerifier;
+use crate::verifier::{ANY_NAME, ClientVerifier};
 use crate::{Access, Credential, Error, Options, Result, Revocation};
 
 /// A connection from a client, in async use.
@@ -50,6 +51,7 @@ pub struct Server {
     /// Of clients' certificates; none where clients are asked for none.
     verifier: Option<Arc<ClientVerifier>>,
     access: Access,
+    known: Arc<KnownChains>,
     options: Options,
     /// How long after its end a client's certificate is taken.
     grace: Duration,
@@ -89,12 +91,14 @@ impl Server {
             });
         }
         let provider = provider();
+        let known = Arc::new(KnownChains::new(&revocation));
         let mut verifier = ClientVerifier::new(
             trust(&roots)?,
             provider.clone(),
             certificate_demanded,
             access.clone(),
             revocation,
+            known.clone(),
         )?;
         if server_certificates {
             verifier.admit_servers(&roots)?;
@@ -105,7 +109,7 @@ impl Server {
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?
             .with_client_cert_verifier(verifier.clone());
-        let server = Self::presenting(credential, config, access, options);
+        let server = Self::presenting(credential, config, access, known, options);
         Ok(Self { verifier: Some(verifier), grace, ..server })
     }
 
@@ -129,13 +133,15 @@ impl Server {
             .with_protocol_versions(&options.protocol_versions())
             .map_err(|e| Error::Settings { reason: e.to_string() })?
             .with_no_client_auth();
-        Ok(Self::presenting(credential, config, Access::everyone(), options))
+        let known = Arc::new(KnownChains::new(&Revocation::default()));
+        Ok(Self::presenting(credential, config, Access::everyone(), known, options))
     }
 
     fn presenting(
         credential: Credential,
         config: ConfigBuilder<ServerConfig, WantsServerCert>,
         access: Access,
+        known: Arc<KnownChains>,
         options: Options,
     ) -> Self {
         let resolver = Resolver::new(Role::Server, Some(credential.clone()));
@@ -143,8 +149,12 @@ impl Server {
         config.alpn_protocols = options.alpn_protocols();
         // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        // Each connection brings its successor's, and each is a session to keep.
+        config.send_tls13_tickets = 1;
+        // Most clients name AES-256 first without a need for it.
+        config.ignore_client_order = true;
         let grace = Duration::ZERO;
-        Self { config: Arc::new(config), credential, verifier: None, access, options, grace }
+        Self { config: Arc::new(config), credential, verifier: None, access, known, options, grace }
     }
 
     /// Makes the handshake over `stream`. `address` is what messages call the client.
@@ -185,33 +195,52 @@ impl Server {
         let connection = ServerConnection::new(self.config.clone())
             .map_err(|e| Error::of_tls(recorder.whom(), DURING, e, &Record::default()))?;
         let mut connection = complete(connection, stream, &recorder, credential, &self.options).await?;
-        let leaf = connection.peer_certificates().and_then(|chain| chain.first());
-        if let Some(Err(refusal)) = leaf.map(|leaf| self.admit(leaf, SystemTime::now(), address)) {
-            close(&mut connection, stream).await;
-            return Err(refusal);
-        }
+        let chain = match self.verified(&connection, &recorder) {
+            Ok(chain) => chain,
+            Err(refusal) => {
+                close(&mut connection, stream).await;
+                return Err(refusal);
+            }
+        };
         let sni = connection.server_name().map(str::to_owned);
         let mut record = std::mem::take(&mut *recorder.record());
         record.certificate_requested = self.verifier.is_some();
-        let evidence = Evidence::new(Role::Server, address, &connection, sni, credential, &mut record);
+        let chain = chain.as_deref();
+        let evidence = Evidence::new(Role::Server, address, &connection, sni, credential, chain, &mut record);
         Ok((connection, evidence))
     }
 
-    /// Decides about a client whose certificate verified now or when its session began.
-    fn admit(&self, leaf: &CertificateDer<'_>, now: SystemTime, address: &str) -> Result<()> {
-        let refuse = |subject: String, reason: String| Error::NotAdmitted {
-            peer: address.to_owned(),
-            subject,
-            rule: "a certificate that is valid now".to_owned(),
-            reason,
-        };
-        let leaf =
-            Certificate::from_der(leaf.as_ref()).map_err(|e| refuse("unreadable".into(), e.to_string()))?;
-        if now > leaf.not_after() + self.grace {
-            let reason = format!("its certificate expired at {}", rfc3339(leaf.not_after()));
-            return Err(refuse(leaf.subject().to_string(), reason));
+    /// What the client presented, if it did, and was found good: by the verifier in this handshake,
+    /// or when the session began that it resumed. It may have expired since then.
+    fn verified(&self, connection: &ServerConnection, recorder: &Recorder) -> Result<Option<Arc<Chain>>> {
+        let verified = recorder.record().chain.take();
+        if verified.is_some() {
+            return Ok(verified);
         }
-        self.access.admit(&leaf, address)
+        let presented = connection.peer_certificates().unwrap_or_default();
+        let chain = self.known.of_session(presented, ANY_NAME).map_err(|e| Error::NotAdmitted {
+            peer: recorder.peer.clone(),
+            subject: "unreadable".to_owned(),
+            rule: "a certificate that can be read".to_owned(),
+            reason: e.to_string(),
+        })?;
+        if let Some(chain) = &chain {
+            self.admit(&chain.leaf, SystemTime::now(), &recorder.peer)?;
+        }
+        Ok(chain)
+    }
+
+    /// Decides about a client whose certificate verified at some time.
+    fn admit(&self, leaf: &Certificate, now: SystemTime, address: &str) -> Result<()> {
+        if now > leaf.not_after() + self.grace {
+            return Err(Error::NotAdmitted {
+                peer: address.to_owned(),
+                subject: leaf.subject().to_string(),
+                rule: "a certificate that is valid now".to_owned(),
+                reason: format!("its certificate expired at {}", rfc3339(leaf.not_after())),
+            });
+        }
+        self.access.admit(leaf, address)
     }
 }
 
@@ -247,8 +276,8 @@ mod tests {
             let closed = tokio::io::AsyncReadExt::read(&mut stream, &mut [0]).await;
             assert_eq!(closed.unwrap(), 0, "{evidence}");
 
-            let leaf = &credential.chain()[0];
-            let at = credential.leaf().not_after();
+            let leaf = credential.leaf();
+            let at = leaf.not_after();
             assert!(server.admit(leaf, at, "peer").is_ok());
             let error = server.admit(leaf, at + Duration::from_secs(1), "peer").unwrap_err();
             assert!(error.to_string().contains("its certificate expired at "), "{error}");

@@ -7,7 +7,9 @@ use enclasp_keystore::soft::SoftKey;
 use enclasp_keystore::{
     Algorithm, Input, Key, KeyInfo, KeyUri, Scheme, SignContext, Signature, Verification,
 };
-use enclasp_pki::{Certificate, DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_root};
+use enclasp_pki::{
+    Certificate, CrlContents, DistinguishedName, Issuer, Leaf, Profile, SubjectAltName, create_root,
+};
 use rustls::SignatureScheme;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls_pki_types::CertificateDer;
@@ -58,6 +60,15 @@ impl Authority {
         let leaf = Leaf { profile, subject: &subject, subject_alt_names: &sans, spki, lifetime };
         let issuer = Issuer::new(self.root.clone(), &self.key).unwrap();
         issuer.issue(&leaf, now, &SignContext::default()).unwrap()
+    }
+
+    /// A list (DER) that revokes nothing, of the hour before `next_update`.
+    pub(crate) fn empty_list(&self, next_update: SystemTime) -> Vec<u8> {
+        let this_update = next_update - Duration::from_secs(3600);
+        let contents =
+            CrlContents { number: 1, this_update, next_update, distribution_point: None, revoked: &[] };
+        let issuer = Issuer::new(self.root.clone(), &self.key).unwrap();
+        issuer.sign_crl(&contents, &SignContext::default()).unwrap()
     }
 
     /// A client certificate for a key that nobody has.

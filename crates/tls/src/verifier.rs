@@ -14,6 +14,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCer
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::evidence::{Role, SignatureEvidence, scheme_name};
+use crate::known::{Chain, Fingerprint, KnownChains};
 use crate::recorder::Recorder;
 use crate::{Access, Error, Result, Revocation};
 
@@ -25,6 +26,7 @@ pub(crate) struct ServerVerifier {
     webpki: Arc<WebPkiServerVerifier>,
     blind: bool,
     access: Access,
+    known: Arc<KnownChains>,
 }
 
 impl ServerVerifier {
@@ -33,6 +35,7 @@ impl ServerVerifier {
         provider: Arc<CryptoProvider>,
         access: Access,
         revocation: Revocation,
+        known: Arc<KnownChains>,
     ) -> Result<Self> {
         let blind = revocation.is_blind();
         let Revocation { lists, strict } = revocation.newest_first();
@@ -41,7 +44,7 @@ impl ServerVerifier {
             true => builder.enforce_revocation_expiration(),
             false => builder.allow_unknown_revocation_status(),
         };
-        builder.build().map(|webpki| Self { webpki, blind, access }).map_err(unusable)
+        builder.build().map(|webpki| Self { webpki, blind, access, known }).map_err(unusable)
     }
 }
 
@@ -54,14 +57,20 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Verified<ServerCertVerified> {
-        presented(end_entity);
-        let verified =
-            self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        sighted(self.blind)?;
-        let certificate =
-            Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
-        admit(&self.access, &certificate)?;
-        Ok(verified)
+        let fingerprint = Fingerprint::of(end_entity, intermediates, &server_name.to_str());
+        let chain = match self.known.verified(fingerprint, system_time(now)) {
+            Some(chain) => chain,
+            None => {
+                presented(end_entity);
+                self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+                sighted(self.blind)?;
+                let chain = read(end_entity, intermediates)?;
+                self.known.remember(fingerprint, &chain, system_time(now));
+                chain
+            }
+        };
+        admit(&self.access, chain)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -70,7 +79,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Server, tls13: false, cert, dss }
+        Claim { by: Role::Server, tls13: false, dss }
             .check(|| self.webpki.verify_tls12_signature(message, cert, dss))
     }
 
@@ -80,7 +89,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Server, tls13: true, cert, dss }
+        Claim { by: Role::Server, tls13: true, dss }
             .check(|| self.webpki.verify_tls13_signature(message, cert, dss))
     }
 
@@ -99,6 +108,7 @@ pub(crate) struct ClientVerifier {
     access: Access,
     /// How long after its end a certificate is taken.
     grace: Duration,
+    known: Arc<KnownChains>,
 }
 
 impl ClientVerifier {
@@ -108,6 +118,7 @@ impl ClientVerifier {
         demanded: bool,
         access: Access,
         revocation: Revocation,
+        known: Arc<KnownChains>,
     ) -> Result<Self> {
         let blind = revocation.is_blind();
         let Revocation { lists, strict } = revocation.newest_first();
@@ -118,7 +129,7 @@ impl ClientVerifier {
             false => builder.allow_unknown_revocation_status(),
         };
         let webpki = builder.build().map_err(unusable)?;
-        Ok(Self { webpki, blind, servers: Vec::new(), access, grace: Duration::ZERO })
+        Ok(Self { webpki, blind, servers: Vec::new(), access, known, grace: Duration::ZERO })
     }
 
     /// Whether a chain that verified once has a certificate that was revoked.
@@ -168,8 +179,7 @@ impl ClientVerifier {
         let read =
             |der: &CertificateDer<'_>| Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding);
         let others = intermediates.iter().map(read).collect::<std::result::Result<Vec<_>, _>>()?;
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        verify_chain(&read(end_entity)?, &others, &self.servers, now, Purpose::Server)
+        verify_chain(&read(end_entity)?, &others, &self.servers, system_time(now), Purpose::Server)
             .map(|()| ClientCertVerified::assertion())
             .map_err(|_| CertificateError::InvalidPurpose.into())
     }
@@ -190,19 +200,26 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Verified<ClientCertVerified> {
-        presented(end_entity);
-        let now = self.at(end_entity, now);
-        let verified = match self.webpki.verify_client_cert(end_entity, intermediates, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
-            )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, now)?,
-            other => other?,
+        let fingerprint = Fingerprint::of(end_entity, intermediates, ANY_NAME);
+        let chain = match self.known.verified(fingerprint, system_time(now)) {
+            Some(chain) => chain,
+            None => {
+                presented(end_entity);
+                let time = self.at(end_entity, now);
+                match self.webpki.verify_client_cert(end_entity, intermediates, time) {
+                    Err(rustls::Error::InvalidCertificate(
+                        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+                    )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, time)?,
+                    other => other?,
+                };
+                sighted(self.blind)?;
+                let chain = read(end_entity, intermediates)?;
+                self.known.remember(fingerprint, &chain, system_time(now));
+                chain
+            }
         };
-        sighted(self.blind)?;
-        let certificate =
-            Certificate::from_der(end_entity.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
-        admit(&self.access, &certificate)?;
-        Ok(verified)
+        admit(&self.access, chain)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -211,7 +228,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Client, tls13: false, cert, dss }
+        Claim { by: Role::Client, tls13: false, dss }
             .check(|| self.webpki.verify_tls12_signature(message, cert, dss))
     }
 
@@ -221,7 +238,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Verified<HandshakeSignatureValid> {
-        Claim { by: Role::Client, tls13: true, cert, dss }
+        Claim { by: Role::Client, tls13: true, dss }
             .check(|| self.webpki.verify_tls13_signature(message, cert, dss))
     }
 
@@ -245,17 +262,34 @@ fn unusable(error: VerifierBuilderError) -> Error {
     Error::Settings { reason }
 }
 
-/// Asks the access rules about a certificate that has verified, so that a peer that they refuse is
-/// told so by an alert.
-fn admit(access: &Access, certificate: &Certificate) -> Verified<()> {
+/// Verifiers of clients look at no name.
+pub(crate) const ANY_NAME: &str = "";
+
+/// Asks the access rules about a peer whose certificates have verified, so that one that they refuse
+/// is told so by an alert.
+fn admit(access: &Access, chain: Arc<Chain>) -> Verified<()> {
     let recorder = Recorder::current();
     let peer = recorder.as_ref().map_or("the peer", |recorder| &recorder.peer);
-    access.admit(certificate, peer).map_err(|refusal| {
-        if let Some(recorder) = &recorder {
-            recorder.fail(refusal);
+    match (access.admit(&chain.leaf, peer), recorder) {
+        (Ok(()), Some(recorder)) => recorder.record().chain = Some(chain),
+        (Ok(()), None) => {}
+        (Err(refusal), recorder) => {
+            if let Some(recorder) = recorder {
+                recorder.fail(refusal);
+            }
+            return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        CertificateError::ApplicationVerificationFailure.into()
-    })
+    }
+    Ok(())
+}
+
+fn read(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Verified<Arc<Chain>> {
+    let chain = Chain::read(end_entity, intermediates).map_err(|_| CertificateError::BadEncoding)?;
+    Ok(Arc::new(chain))
+}
+
+fn system_time(time: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
 }
 
 fn presented(end_entity: &CertificateDer<'_>) {
@@ -268,7 +302,6 @@ fn presented(end_entity: &CertificateDer<'_>) {
 struct Claim<'a> {
     by: Role,
     tls13: bool,
-    cert: &'a CertificateDer<'a>,
     dss: &'a DigitallySignedStruct,
 }
 
@@ -283,7 +316,7 @@ impl Claim<'_> {
         let Some(recorder) = Recorder::current() else {
             return verified;
         };
-        let certificate = Certificate::from_der(self.cert.as_ref()).ok();
+        let certificate = recorder.record().leaf();
         let algorithm = certificate.as_ref().and_then(|certificate| certificate.algorithm().ok());
         let scheme = scheme_name(self.dss.scheme, algorithm);
         let code_point = u16::from(self.dss.scheme);

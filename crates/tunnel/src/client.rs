@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::current::Current;
 use crate::endpoint::{Peer, Stream};
 use crate::relay::{Relay, refusal};
-use crate::serve::Front;
+use crate::serve::{Closed, Front};
 use crate::{Bound, Endpoint, Error, Limits, Metrics, Observer, Proxy, Result};
 
 /// What a [`ClientTunnel`] is made of.
@@ -88,6 +88,11 @@ impl ClientTunnel {
     /// Where it listens, with the port that was chosen if it was 0.
     pub fn bound_addr(&self) -> &Endpoint {
         self.front.bound_addr()
+    }
+
+    /// When it takes nobody new any more, once it runs.
+    pub fn closed(&self) -> Closed {
+        self.front.closed()
     }
 
     /// What new connections are opened with, to be replaced while the tunnel runs.

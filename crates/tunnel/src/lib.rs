@@ -40,6 +40,7 @@ pub use metrics::Metrics;
 pub use proxy::Proxy;
 pub use proxy_protocol::ProxyProtocol;
 pub use push::Push;
+pub use serve::Closed;
 pub use server::{ServerConfig, ServerTunnel};
 pub use status::{StatusAddress, StatusConfig, StatusServer};
 

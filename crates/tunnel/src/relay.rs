@@ -428,11 +428,8 @@ struct Line {
 }
 
 impl Line {
-    fn new(mut evidence: Evidence, started: Instant) -> Self {
+    fn new(evidence: Evidence, started: Instant) -> Self {
         let subject = evidence.peer_subject().map(str::to_owned);
-        // A connection may be open for days, and there may be thousands.
-        evidence.local.chain = Vec::new();
-        evidence.peer.chain = Vec::new();
         Self { evidence, subject, started }
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::endpoint::{Accepted, Listener, Peer, Stream};
@@ -25,6 +25,20 @@ pub(crate) struct Front {
     limits: Limits,
     workers: Workers,
     gone: Gone,
+    closing: watch::Sender<()>,
+}
+
+/// Completes when a tunnel takes nobody new any more: a successor that begins to accept then has all
+/// who come after that.
+#[derive(Clone, Debug)]
+pub struct Closed(watch::Receiver<()>);
+
+impl Closed {
+    /// Waits for it.
+    pub async fn wait(mut self) {
+        // Nothing is ever sent.
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 impl Front {
@@ -33,11 +47,15 @@ impl Front {
         let listener = listen.listener;
         let (workers, gone) = Workers::start(limits.threads)
             .map_err(|source| Error::Threads { count: limits.threads, source })?;
-        Ok(Self { listener, bound, limits, workers, gone })
+        Ok(Self { listener, bound, limits, workers, gone, closing: watch::Sender::new(()) })
     }
 
     pub(crate) fn bound_addr(&self) -> &Endpoint {
         &self.bound
+    }
+
+    pub(crate) fn closed(&self) -> Closed {
+        Closed(self.closing.subscribe())
     }
 
     /// Has `carry` deal with each connection and who is at its other end, until `shutdown`
@@ -47,11 +65,11 @@ impl Front {
         C: Fn(Stream, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { listener, limits, workers, gone, .. } = self;
+        let Self { listener, limits, workers, gone, closing, .. } = self;
+        let closed = Closed(closing.subscribe());
         let most = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
         let slots = Arc::new(Semaphore::new(most as usize));
         let (stop, stopped) = oneshot::channel();
-        let (closing, closed) = oneshot::channel::<Infallible>();
         workers.spawn_on_first({
             let (slots, workers) = (slots.clone(), workers.clone());
             async move {
@@ -72,7 +90,7 @@ impl Front {
         shutdown.await;
         drop(stop);
         // From then on a successor can listen there.
-        let _ = closed.await;
+        closed.wait().await;
         if timeout(limits.drain_timeout, slots.acquire_many(most)).await.is_err() {
             let connections = most as usize - slots.available_permits();
             tracing::warn!(connections, "ending connections that are still open");

@@ -13,7 +13,7 @@ use crate::current::Current;
 use crate::endpoint::{Peer, Stream};
 use crate::metrics::Counted;
 use crate::relay::{Recheck, Relay, refusal};
-use crate::serve::Front;
+use crate::serve::{Closed, Front};
 use crate::turns::Turns;
 use crate::{Bound, Endpoint, Error, Limits, Metrics, Observer, ProxyProtocol, Result};
 
@@ -85,6 +85,11 @@ impl ServerTunnel {
     /// Where it listens, with the port that was chosen if it was 0.
     pub fn bound_addr(&self) -> &Endpoint {
         self.front.bound_addr()
+    }
+
+    /// When it takes nobody new any more, once it runs.
+    pub fn closed(&self) -> Closed {
+        self.front.closed()
     }
 
     /// What new connections are accepted with, to be replaced while the tunnel runs.

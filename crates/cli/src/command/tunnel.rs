@@ -61,7 +61,7 @@ async fn run(global: &Global, plans: Vec<Plan>, process: &Process, config: Optio
     fleet.status_tls = process.status_tls(ready.credential())?;
     let status = process.status(&fleet, stop).await?;
     ready.announce(global)?;
-    fleet.launch(ready);
+    fleet.launch(ready).await;
     manager::ready();
     let (metrics, shown) = (fleet.metrics.clone(), async {
         match status {
@@ -104,7 +104,7 @@ async fn follow(config: Option<Config>, fleet: &mut Fleet, mut asked: watch::Rec
         match prepared {
             Ok((new, ready)) => {
                 config = new;
-                fleet.launch(ready);
+                fleet.launch(ready).await;
                 tracing::info!(file = %config.path().display(), "the tunnels are those of the changed file");
             }
             Err(failure) => {

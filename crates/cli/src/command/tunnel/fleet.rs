@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use enclasp_tls::{Credential, Options, Server};
 use enclasp_tunnel::{
-    Bound, ClientConfig, ClientTunnel, Current, Endpoint, Health, Metrics, ServerConfig, ServerTunnel,
+    Bound, ClientConfig, ClientTunnel, Closed, Current, Endpoint, Health, Metrics, ServerConfig, ServerTunnel,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -41,6 +41,8 @@ struct Afloat {
     health: Health,
     /// Tells it to take nobody new.
     stop: watch::Sender<bool>,
+    /// When it does not.
+    closed: Closed,
 }
 
 /// Tunnels that listen and do not accept yet.
@@ -102,8 +104,12 @@ impl Fleet {
         Ok(Ready(prepared))
     }
 
-    /// Runs them. Those before take nobody new any more, and go on with what is open.
-    pub(super) fn launch(&mut self, ready: Ready) {
+    /// Runs them, when those before take nobody new any more, which go on with what is open.
+    pub(super) async fn launch(&mut self, ready: Ready) {
+        self.stop();
+        for afloat in self.afloat.drain(..) {
+            afloat.closed.wait().await;
+        }
         let mut status = self.status_tls.clone();
         let mut afloat = Vec::new();
         for prepared in ready.0 {
@@ -129,7 +135,14 @@ impl Fleet {
                 asked: self.asked.clone(),
             };
             let follow_lists = lists.clone().follow(health.clone(), self.asked.clone());
-            afloat.push(Afloat { listen: plan.listen.clone(), bound, lists, health, stop });
+            afloat.push(Afloat {
+                listen: plan.listen.clone(),
+                bound,
+                lists,
+                health,
+                stop,
+                closed: tunnel.closed(),
+            });
             self.running.spawn(async move {
                 let run = tunnel.run(told(stopped));
                 tokio::select! {
@@ -139,7 +152,6 @@ impl Fleet {
                 }
             });
         }
-        self.stop();
         self.healths.replace(afloat.iter().map(|afloat| afloat.health.clone()).collect());
         self.afloat = afloat;
     }
@@ -239,6 +251,13 @@ impl Tunnel {
         match self {
             Self::Server(tunnel) => tunnel.run(shutdown).await,
             Self::Client(tunnel) => tunnel.run(shutdown).await,
+        }
+    }
+
+    fn closed(&self) -> Closed {
+        match self {
+            Self::Server(tunnel) => tunnel.closed(),
+            Self::Client(tunnel) => tunnel.closed(),
         }
     }
 
