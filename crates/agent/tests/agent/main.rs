@@ -40,6 +40,7 @@ const TESTS: &[(&str, fn())] = &[
         "protocol::a_peer_that_takes_no_answers_of_its_lane_is_dropped",
         protocol::a_peer_that_takes_no_answers_of_its_lane_is_dropped,
     ),
+    ("protocol::a_message_beyond_a_frame_is_signed", protocol::a_message_beyond_a_frame_is_signed),
     ("protocol::the_agent_conforms", protocol::the_agent_conforms),
     ("protocol::too_many_connections_are_told_so", protocol::too_many_connections_are_told_so),
     ("access::others_see_only_what_lists_them", access::others_see_only_what_lists_them),

@@ -3,7 +3,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use enclasp_keystore::agent::{MAX_FRAME, Request, Response, VERSION, encode};
-use enclasp_keystore::{Access, Algorithm, Error, Input, Presence, Scheme, conformance, verify};
+use enclasp_keystore::{
+    Access, Algorithm, Error, Input, Keystore, Presence, Scheme, SignContext, conformance, verify,
+};
 
 use crate::support::{Agent, Wire, WireLane, refused, sign, uri};
 
@@ -184,6 +186,17 @@ pub fn a_peer_that_takes_no_answers_of_its_lane_is_dropped() {
 pub fn the_agent_conforms() {
     let agent = Agent::start(&[]);
     conformance::run(&agent.keystore(), uri, &[Algorithm::P256, Algorithm::P384, Algorithm::Ed25519]);
+}
+
+pub fn a_message_beyond_a_frame_is_signed() {
+    let agent = Agent::start(&[]);
+    let info = agent.make("ca", Presence::None, Access::default());
+    let key = agent.keystore().open(&info.uri).unwrap();
+    let message = vec![0x5a; 5 * MAX_FRAME];
+    for scheme in [Scheme::EcdsaP256Sha256, Scheme::EcdsaP256Sha384] {
+        let signature = key.sign(scheme, Input::Message(&message), &SignContext::new("test")).unwrap();
+        verify(&info.spki, scheme, Input::Message(&message), signature.as_ref()).unwrap();
+    }
 }
 
 pub fn too_many_connections_are_told_so() {

@@ -15,7 +15,7 @@ use super::watch::Watch;
 use super::{Request, Response, Secret, SignRequest, Status, VERSION, pin};
 use crate::{
     Cancel, Describe, Device, Error, Import, Input, Key, KeyInfo, KeySpec, KeyUri, Keystore, KeystoreKind,
-    Requester, Result, Scheme, SignContext, Signature, StoreCertificate, Verification,
+    Requester, Result, Scheme, SignContext, Signature, StoreCertificate, Verification, hashing,
 };
 
 /// The keys of an agent, over its Unix socket. Cloning shares the connections.
@@ -184,6 +184,10 @@ pub struct AgentKey {
     agent: Arc<Shared>,
 }
 
+/// Of a message that is longer the digest is sent where the scheme has one: a frame holds
+/// [`MAX_FRAME`](super::MAX_FRAME) bytes, and a list of revoked certificates may have more.
+const LONGEST_SENT: usize = 64 * 1024;
+
 impl Key for AgentKey {
     fn info(&self) -> &KeyInfo {
         &self.info
@@ -195,6 +199,13 @@ impl Key for AgentKey {
             let left = deadline.saturating_duration_since(Instant::now()).as_millis();
             u32::try_from(left).unwrap_or(u32::MAX)
         });
+        let digest = match (input, scheme.hash()) {
+            (Input::Message(message), Some(hash)) if message.len() > LONGEST_SENT => {
+                Some(hashing::digest(hash, input))
+            }
+            _ => None,
+        };
+        let input = digest.as_deref().map_or(input, Input::Digest);
         // Where a person can be asked matters only to a key that asks, or that may ask for a PIN.
         let asks = self.info.policy.prompts() || self.info.uri.kind() != KeystoreKind::Soft;
         let requester = if asks { self.agent.requester.clone() } else { Requester::default() };
