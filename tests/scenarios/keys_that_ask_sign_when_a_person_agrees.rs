@@ -19,9 +19,10 @@ fn keys_that_ask_sign_when_a_person_agrees() {
     };
     let create = "enclasp key create soft:name=signer --presence confirm";
     let terminal = Terminal::run(&home, &format!("{create}\n{}\n{}", request("refused"), request("signer")));
-    let screen = terminal.shows("Sign with");
-    for part in ["soft:name=signer", "certification request for CN=refused", "enclasp csr create"] {
-        assert!(screen.contains(part), "`{part}` is not asked:\n{screen}");
+    for part in
+        ["Sign with", "soft:name=signer", "certification request for CN=refused", "enclasp csr create"]
+    {
+        terminal.shows(part);
     }
     terminal.answer("request for CN=refused", "Right Enter");
     // The next question covers what the first command said.
