@@ -12,8 +12,9 @@ fn pins_are_asked_for_on_the_terminal() {
     let create = |name: &str| format!("enclasp key create '{}'; echo code $?", token.key_without_pin(name));
     let in_home = format!("export HOME={}", home.path("").display());
     let terminal = Terminal::run(&home, &format!("{in_home}\n{}", create("a")));
-    let screen = terminal.shows("The PIN of token `t`");
-    assert!(screen.contains("object=a") && screen.contains("enclasp key create"), "{screen}");
+    for part in ["The PIN of token `t`", "object=a", "enclasp key create"] {
+        terminal.shows(part);
+    }
     enter_pin(&home, &terminal, "9999");
     terminal.shows("refused the PIN");
     terminal.shows("code 1");
