@@ -16,7 +16,7 @@ pub mod conformance;
 pub mod durable;
 pub mod encoding;
 mod error;
-#[cfg(any(feature = "aws-lc", windows))]
+#[cfg(any(unix, windows))]
 mod hashing;
 mod input;
 mod key;
