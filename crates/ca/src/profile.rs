@@ -66,7 +66,7 @@ pub struct Profile {
     pub names: Vec<NameRule>,
     /// Whether a person has to approve of each first certificate.
     pub approval: bool,
-    /// Whether a certificate of it may have a [`twin`](Self::twin).
+    /// Whether a key of it may have a twin: a certificate for a software key, for minutes, to compare it with.
     pub bisect: bool,
     /// How long after its end a certificate can still be renewed with itself.
     pub renewal_grace: Duration,
