@@ -24,9 +24,7 @@ type Verified<T> = std::result::Result<T, rustls::Error>;
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
     webpki: Arc<WebPkiServerVerifier>,
-    blind: bool,
-    access: Access,
-    known: Arc<KnownChains>,
+    checks: Checks,
 }
 
 impl ServerVerifier {
@@ -37,14 +35,14 @@ impl ServerVerifier {
         revocation: Revocation,
         known: Arc<KnownChains>,
     ) -> Result<Self> {
-        let blind = revocation.is_blind();
+        let checks = Checks { blind: revocation.is_blind(), access, known };
         let Revocation { lists, strict } = revocation.newest_first();
         let mut builder = WebPkiServerVerifier::builder_with_provider(roots, provider).with_crls(lists);
         builder = match strict {
             true => builder.enforce_revocation_expiration(),
             false => builder.allow_unknown_revocation_status(),
         };
-        builder.build().map(|webpki| Self { webpki, blind, access, known }).map_err(unusable)
+        builder.build().map(|webpki| Self { webpki, checks }).map_err(unusable)
     }
 }
 
@@ -57,19 +55,11 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Verified<ServerCertVerified> {
-        let fingerprint = Fingerprint::of(end_entity, intermediates, &server_name.to_str());
-        let chain = match self.known.verified(fingerprint, system_time(now)) {
-            Some(chain) => chain,
-            None => {
-                presented(end_entity);
-                self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-                sighted(self.blind)?;
-                let chain = read(end_entity, intermediates)?;
-                self.known.remember(fingerprint, &chain, system_time(now));
-                chain
-            }
-        };
-        admit(&self.access, chain)?;
+        self.checks.pass(end_entity, intermediates, &server_name.to_str(), now, || {
+            let verified =
+                self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            verified.map(drop)
+        })?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -102,13 +92,11 @@ impl ServerCertVerifier for ServerVerifier {
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
     webpki: Arc<dyn ClientCertVerifier>,
-    blind: bool,
+    checks: Checks,
     /// The roots that may vouch for certificates of servers, if those are good here too.
     servers: Vec<Certificate>,
-    access: Access,
     /// How long after its end a certificate is taken.
     grace: Duration,
-    known: Arc<KnownChains>,
 }
 
 impl ClientVerifier {
@@ -120,7 +108,7 @@ impl ClientVerifier {
         revocation: Revocation,
         known: Arc<KnownChains>,
     ) -> Result<Self> {
-        let blind = revocation.is_blind();
+        let checks = Checks { blind: revocation.is_blind(), access, known };
         let Revocation { lists, strict } = revocation.newest_first();
         let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider).with_crls(lists);
         builder = if demanded { builder } else { builder.allow_unauthenticated() };
@@ -129,7 +117,7 @@ impl ClientVerifier {
             false => builder.allow_unknown_revocation_status(),
         };
         let webpki = builder.build().map_err(unusable)?;
-        Ok(Self { webpki, blind, servers: Vec::new(), access, known, grace: Duration::ZERO })
+        Ok(Self { webpki, checks, servers: Vec::new(), grace: Duration::ZERO })
     }
 
     /// Whether a chain that verified once has a certificate that was revoked.
@@ -175,12 +163,11 @@ impl ClientVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Verified<ClientCertVerified> {
+    ) -> Verified<()> {
         let read =
             |der: &CertificateDer<'_>| Certificate::from_der(der).map_err(|_| CertificateError::BadEncoding);
         let others = intermediates.iter().map(read).collect::<std::result::Result<Vec<_>, _>>()?;
         verify_chain(&read(end_entity)?, &others, &self.servers, system_time(now), Purpose::Server)
-            .map(|()| ClientCertVerified::assertion())
             .map_err(|_| CertificateError::InvalidPurpose.into())
     }
 }
@@ -200,25 +187,15 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Verified<ClientCertVerified> {
-        let fingerprint = Fingerprint::of(end_entity, intermediates, ANY_NAME);
-        let chain = match self.known.verified(fingerprint, system_time(now)) {
-            Some(chain) => chain,
-            None => {
-                presented(end_entity);
-                let time = self.at(end_entity, now);
-                match self.webpki.verify_client_cert(end_entity, intermediates, time) {
-                    Err(rustls::Error::InvalidCertificate(
-                        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
-                    )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, time)?,
-                    other => other?,
-                };
-                sighted(self.blind)?;
-                let chain = read(end_entity, intermediates)?;
-                self.known.remember(fingerprint, &chain, system_time(now));
-                chain
+        self.checks.pass(end_entity, intermediates, ANY_NAME, now, || {
+            let time = self.at(end_entity, now);
+            match self.webpki.verify_client_cert(end_entity, intermediates, time) {
+                Err(rustls::Error::InvalidCertificate(
+                    CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+                )) if !self.servers.is_empty() => self.verify_server(end_entity, intermediates, time),
+                other => other.map(drop),
             }
-        };
-        admit(&self.access, chain)?;
+        })?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -247,11 +224,6 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Without any list webpki looks nothing up, which is no answer where one is demanded.
-fn sighted(blind: bool) -> Verified<()> {
-    if blind { Err(CertificateError::UnknownRevocationStatus.into()) } else { Ok(()) }
-}
-
 fn unusable(error: VerifierBuilderError) -> Error {
     let reason = match error {
         VerifierBuilderError::InvalidCrl(error) => format!(
@@ -265,37 +237,63 @@ fn unusable(error: VerifierBuilderError) -> Error {
 /// Verifiers of clients look at no name.
 pub(crate) const ANY_NAME: &str = "";
 
-/// Asks the access rules about a peer whose certificates have verified, so that one that they refuse
-/// is told so by an alert.
-fn admit(access: &Access, chain: Arc<Chain>) -> Verified<()> {
-    let recorder = Recorder::current();
-    let peer = recorder.as_ref().map_or("the peer", |recorder| &recorder.peer);
-    match (access.admit(&chain.leaf, peer), recorder) {
-        (Ok(()), Some(recorder)) => recorder.record().chain = Some(chain),
-        (Ok(()), None) => {}
-        (Err(refusal), recorder) => {
-            if let Some(recorder) = recorder {
-                recorder.fail(refusal);
-            }
-            return Err(CertificateError::ApplicationVerificationFailure.into());
-        }
-    }
-    Ok(())
+/// What both verifiers do about a chain beside what webpki does.
+#[derive(Debug)]
+struct Checks {
+    /// Whether there is no list of revoked certificates though one is demanded.
+    blind: bool,
+    access: Access,
+    known: Arc<KnownChains>,
 }
 
-fn read(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Verified<Arc<Chain>> {
-    let chain = Chain::read(end_entity, intermediates).map_err(|_| CertificateError::BadEncoding)?;
-    Ok(Arc::new(chain))
+impl Checks {
+    /// Has `verify` look at a chain, which is to be good for `name`, unless it verified a short while ago. Then asks
+    /// the access rules, so that a peer that they refuse is told so by an alert.
+    fn pass(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &str,
+        now: UnixTime,
+        verify: impl FnOnce() -> Verified<()>,
+    ) -> Verified<()> {
+        let fingerprint = Fingerprint::of(end_entity, intermediates, name);
+        let recorder = Recorder::current();
+        let chain = match self.known.verified(fingerprint, system_time(now)) {
+            Some(chain) => chain,
+            None => {
+                if let Some(recorder) = &recorder {
+                    recorder.record().presented = Some(end_entity.clone().into_owned());
+                }
+                verify()?;
+                // Without any list webpki looks nothing up, which is no answer where one is demanded.
+                if self.blind {
+                    return Err(CertificateError::UnknownRevocationStatus.into());
+                }
+                let chain =
+                    Chain::read(end_entity, intermediates).map_err(|_| CertificateError::BadEncoding)?;
+                let chain = Arc::new(chain);
+                self.known.remember(fingerprint, &chain, system_time(now));
+                chain
+            }
+        };
+        let peer = recorder.as_ref().map_or("the peer", |recorder| &recorder.peer);
+        match (self.access.admit(&chain.leaf, peer), &recorder) {
+            (Ok(()), Some(recorder)) => recorder.record().chain = Some(chain),
+            (Ok(()), None) => {}
+            (Err(refusal), recorder) => {
+                if let Some(recorder) = recorder {
+                    recorder.fail(refusal);
+                }
+                return Err(CertificateError::ApplicationVerificationFailure.into());
+            }
+        }
+        Ok(())
+    }
 }
 
 fn system_time(time: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs())
-}
-
-fn presented(end_entity: &CertificateDer<'_>) {
-    if let Some(recorder) = Recorder::current() {
-        recorder.record().presented = Some(end_entity.clone().into_owned());
-    }
 }
 
 /// A peer's claim that its certificate's key signed.
