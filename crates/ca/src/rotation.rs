@@ -92,7 +92,7 @@ impl Authority {
         let plan = self.plan(&Rotation { root: false, keys }, true)?;
         let name = self.config().name.clone();
         blocking(move || {
-            let key = made(&*keystore, &plan.issuing_key)?;
+            let key = keystore.open_or_create(&KeySpec::new(plan.issuing_key.clone()))?;
             request(&*key, &issuing_subject(&name, &key.info().spki)?)
         })
         .await
@@ -160,7 +160,7 @@ impl Authority {
         let (root, root_key) = match &plan.root_key {
             None => (old.clone(), old_key),
             Some(uri) => {
-                let key = made(keystore, uri)?;
+                let key = keystore.open_or_create(&KeySpec::new(uri.clone()))?;
                 let id = key_id(&key.info().spki);
                 let path = self.path(&format!("root-{id}.pem"));
                 let root = match earlier(&path, &key.info().spki)? {
@@ -198,7 +198,7 @@ impl Authority {
                 (root, key)
             }
         };
-        let key = made(keystore, &plan.issuing_key)?;
+        let key = keystore.open_or_create(&KeySpec::new(plan.issuing_key.clone()))?;
         let spki = &key.info().spki;
         let path = self.path(&issuing_file(spki));
         if let Some(mut above) = earlier(&path, spki)?
@@ -286,14 +286,6 @@ fn read(folder: &Path) -> Result<Option<Plan>> {
     let Some(bytes) = durable::read(&path, MAX_FILE)? else { return Ok(None) };
     let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8".into()))?;
     toml::from_str(&text).map(Some).map_err(|e| failed(e.to_string().trim_end().to_owned()))
-}
-
-/// The key, of an earlier attempt or new.
-fn made(keystore: &dyn Keystore, uri: &KeyUri) -> Result<Box<dyn Key>> {
-    match keystore.open(uri) {
-        Err(enclasp_keystore::Error::Absent { .. }) => Ok(keystore.create(&KeySpec::new(uri.clone()))?),
-        outcome => Ok(outcome?),
-    }
 }
 
 /// The certificates in a file of an earlier attempt, if the first one is for this key.

@@ -116,12 +116,7 @@ pub async fn rekey(
                 policy: old.info().policy,
                 access: old.info().access.clone(),
             };
-            let new = match keystore.open(&uri) {
-                // Of an attempt that ended before it was recorded.
-                Ok(new) => new,
-                Err(enclasp_keystore::Error::Absent { .. }) => keystore.create(&spec)?,
-                Err(error) => return Err(error.into()),
-            };
+            let new = keystore.open_or_create(&spec)?;
             let csr = renewal.request(&*new)?;
             let begun =
                 Pending { identity: identity.name.clone(), key: uri, csr: csr.clone(), made: true, replaces };

@@ -22,6 +22,17 @@ pub trait Keystore: Send + Sync {
     /// [`Error::Absent`] if there is none of that name.
     fn open(&self, uri: &KeyUri) -> Result<Box<dyn Key>>;
 
+    /// Opens a key, or makes it: an attempt that ended before it was recorded may have left it.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and [`create`](Self::create), but for [`Error::Absent`].
+    fn open_or_create(&self, spec: &KeySpec) -> Result<Box<dyn Key>> {
+        match self.open(&spec.uri) {
+            Err(Error::Absent { .. }) => self.create(spec),
+            outcome => outcome,
+        }
+    }
+
     /// What keys there are, sorted by URI.
     ///
     /// # Errors

@@ -64,10 +64,7 @@ impl Authority {
         durable::private_folder(&folder)?;
         let uri = KeyUri::soft("enclasp-doctor-ca")?;
         let keystore = state.keystore(&uri)?;
-        let key = match keystore.open(&uri) {
-            Err(enclasp_keystore::Error::Absent { .. }) => keystore.create(&KeySpec::new(uri))?,
-            other => other?,
-        };
+        let key = keystore.open_or_create(&KeySpec::new(uri))?;
         let known = durable::read(&folder.join(ROOT), LIMIT)?;
         let known = known.and_then(|pem| enclasp_pki::certificates_from(&pem).ok()?.into_iter().next());
         let now = SystemTime::now();
