@@ -28,6 +28,11 @@ pub(crate) fn raw(bytes: &[u8]) -> Outcome {
     }
 }
 
+/// Writes a file that a command was asked for.
+pub(crate) fn file(path: &Path, bytes: impl AsRef<[u8]>) -> Outcome {
+    std::fs::write(path, bytes).map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))
+}
+
 /// Prints a value as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
     line(serde_json::to_string_pretty(value).map_err(Failure::new)?)

@@ -80,21 +80,25 @@ impl Store {
 
     /// The issuing certificates of all replicas, the oldest first.
     pub(crate) async fn issuers(&self) -> Result<Vec<Certificate>> {
-        sqlx::query("SELECT certificate FROM issuer ORDER BY added_at, fingerprint")
-            .fetch_all(&self.read)
+        self.ca_certificates("SELECT certificate FROM issuer ORDER BY added_at, fingerprint", "list issuers")
             .await
-            .map_err(|e| Error::database("list issuers", e))?
-            .iter()
-            .map(|row| Ok(Certificate::from_der(column(row, "certificate")?)?))
-            .collect()
     }
 
     /// The roots of before, and what roots vouch for one another with, the oldest first.
     pub(crate) async fn published(&self) -> Result<Vec<Certificate>> {
-        sqlx::query("SELECT certificate FROM published ORDER BY added_at, fingerprint")
+        self.ca_certificates("SELECT certificate FROM published ORDER BY added_at, fingerprint", "list roots")
+            .await
+    }
+
+    async fn ca_certificates(
+        &self,
+        query: &'static str,
+        operation: &'static str,
+    ) -> Result<Vec<Certificate>> {
+        sqlx::query(query)
             .fetch_all(&self.read)
             .await
-            .map_err(|e| Error::database("list roots", e))?
+            .map_err(|e| Error::database(operation, e))?
             .iter()
             .map(|row| Ok(Certificate::from_der(column(row, "certificate")?)?))
             .collect()

@@ -377,8 +377,8 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             match &out {
                 None if global.json => return output::json(&Issued::of(&record)?),
                 None => return output::raw(chain.as_bytes()),
-                Some(path) => std::fs::write(path, chain).map_err(|e| {
-                    Failure::new(format!("cannot write {}: {e}", path.display())).hint(format!(
+                Some(path) => output::file(path, chain).map_err(|failure| {
+                    failure.hint(format!(
                         "the certificate is recorded; `enclasp ca list {} --dir {} --json` has it",
                         record.serial,
                         place.dir.display()
@@ -422,8 +422,7 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
             let pem = enclasp_pki::crl_to_pem(&der)?;
             match out {
                 None => output::raw(pem.as_bytes()),
-                Some(path) => std::fs::write(&path, pem)
-                    .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display()))),
+                Some(path) => output::file(&path, pem),
             }
         }
         Verb::Audit { verb: AuditVerb::Export { place } } => {

@@ -60,8 +60,7 @@ pub(crate) fn run(global: &Global, csr: Csr) -> Outcome {
     let request = create_csr(&*opened, &subject, &sans, &ctx)?;
     let bytes = if der { request } else { pem::encode("CERTIFICATE REQUEST", &request).into_bytes() };
     let Some(path) = out else { return output::raw(&bytes) };
-    std::fs::write(&path, &bytes)
-        .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+    output::file(&path, &bytes)?;
     if global.json {
         return output::json(&json!({ "file": path, "key": key, "subject": subject.to_string() }));
     }

@@ -108,8 +108,7 @@ pub(crate) fn conclude_all(global: &Global, shown: &[Shown], html_file: Option<&
 pub(crate) fn write_html(shown: &[Shown], path: &Path) -> Outcome {
     let parts: Vec<(&Report, &[Event])> =
         shown.iter().map(|shown| (&shown.report, shown.events.as_slice())).collect();
-    std::fs::write(path, html(&parts))
-        .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))
+    output::file(path, html(&parts))
 }
 
 fn verdict<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Outcome {

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Place, keystore};
 use crate::args::Global;
 use crate::command::blocking;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::{input, output};
 
 #[derive(clap::Args)]
@@ -104,7 +104,7 @@ pub(super) fn write_request(der: &[u8], path: &Path) -> Outcome {
     if path == Path::new("-") {
         return output::raw(text.as_bytes());
     }
-    std::fs::write(path, text).map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))
+    output::file(path, text)
 }
 
 async fn made(global: &Global, place: &Place) -> Outcome {

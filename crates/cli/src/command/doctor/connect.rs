@@ -23,7 +23,7 @@ use super::{Shown, conclude_all};
 use crate::args::Global;
 use crate::command::connect::{host, open};
 use crate::failure::{Failure, Outcome};
-use crate::{input, session};
+use crate::{input, output, session};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -101,8 +101,7 @@ pub(crate) async fn run(global: &Global, connect: Connect) -> Outcome {
     };
     let attempt = connect.way.attempt(&connect.address, &caller, connect.way.tls).await?;
     if let Some(path) = &connect.record {
-        std::fs::write(path, capture::pcapng(&attempt.recording))
-            .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+        output::file(path, capture::pcapng(&attempt.recording))?;
     }
     let Attempt { seen, mut report, .. } = attempt;
     if seen.server_hello.is_none() && seen.retry.is_none() && seen.server.stranger.is_none() {
