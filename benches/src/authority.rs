@@ -2,10 +2,10 @@
 //! without.
 
 use std::error::Error;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -70,17 +70,11 @@ impl Serving {
         };
         init(&dir, &new, &agent.keystore())?;
         let authority = Authority::open(&dir).await?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(AUTHORITY)
-            .args([dir.as_path(), agent.socket().as_path()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        let server = Guard::new(child);
+        let (server, line) = Guard::of_role(
+            Command::new(std::env::current_exe()?)
+                .arg(AUTHORITY)
+                .args([dir.as_path(), agent.socket().as_path()]),
+        )?;
         let address = line.trim().parse().map_err(|_| io::Error::other("the authority did not start"))?;
         Ok(Self { folder, agent, server, postgres, authority, address })
     }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -249,15 +249,7 @@ impl Echo {
     /// # Errors
     /// What the system says.
     pub fn start() -> Outcome<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(ECHO)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().ok_or("it has no output")?;
-        let guard = Guard::new(child);
-        let mut line = String::new();
-        io::BufRead::read_line(&mut io::BufReader::new(output), &mut line)?;
+        let (guard, line) = Guard::of_role(Command::new(std::env::current_exe()?).arg(ECHO))?;
         Ok(Self { port: line.trim().parse()?, _guard: guard })
     }
 }

@@ -56,6 +56,20 @@ impl Guard {
         Self(child)
     }
 
+    /// Runs this program again in a role, and waits for the first line that it prints; which is empty if it
+    /// ends without one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn of_role(role: &mut Command) -> io::Result<(Self, String)> {
+        let mut guard = Self(role.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
+        let mut line = String::new();
+        if let Some(output) = guard.0.stdout.take() {
+            BufReader::new(output).read_line(&mut line)?;
+        }
+        Ok((guard, line))
+    }
+
     /// Its id.
     pub fn pid(&self) -> u32 {
         self.0.id()
@@ -97,19 +111,14 @@ impl Agent {
 
     fn of(hardware: &[&str], environment: &[(&str, &Path)]) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(AGENT)
-            .args([folder.path().join("socket"), folder.path().join("state")])
-            .args(hardware)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        let agent = Self { guard: Guard::new(child), folder };
+        let (guard, line) = Guard::of_role(
+            Command::new(std::env::current_exe()?)
+                .arg(AGENT)
+                .args([folder.path().join("socket"), folder.path().join("state")])
+                .args(hardware)
+                .envs(environment.iter().copied()),
+        )?;
+        let agent = Self { guard, folder };
         if line.is_empty() { Err(io::Error::other("the agent did not start")) } else { Ok(agent) }
     }
 
