@@ -26,6 +26,15 @@ fn serve(home: &Home, port: u16) -> Authority {
     Authority { _running: running, port }
 }
 
+/// An authority that runs, and what has enrolled there.
+fn with_a_laptop(home: &Home) -> (u16, Authority) {
+    let port = made(home);
+    let ca = serve(home, port);
+    home.token("--cn laptop");
+    home.enclasp("enroll --token-file token --identity laptop").succeeds();
+    (port, ca)
+}
+
 fn show(home: &Home) -> Value {
     home.enclasp("ca show --dir ca --json").succeeds().json()
 }
@@ -47,10 +56,7 @@ fn both_answer_for_what_they_issued() {
         return;
     }
     let home = Home::new();
-    let port = made(&home);
-    let ca = serve(&home, port);
-    home.token("--cn laptop");
-    home.enclasp("enroll --token-file token --identity laptop").succeeds();
+    let (port, ca) = with_a_laptop(&home);
     home.peer("old", "p256", "client");
     home.enclasp("ca rotate --dir ca").succeeds().says("start `enclasp ca serve` again");
     drop(ca);
@@ -124,10 +130,7 @@ fn devices_follow_a_new_root() {
         return;
     }
     let home = Home::new();
-    let port = made(&home);
-    let ca = serve(&home, port);
-    home.token("--cn laptop");
-    home.enclasp("enroll --token-file token --identity laptop").succeeds();
+    let (port, ca) = with_a_laptop(&home);
     let old_token = home.token("--cn tablet");
     home.enclasp("ca rotate --dir ca --root").succeeds();
     drop(ca);
