@@ -2,7 +2,9 @@
 
 mod authority;
 mod backend;
+mod browser;
 mod built;
+mod console;
 mod elsewhere;
 mod hardware;
 mod home;
@@ -19,7 +21,9 @@ mod terminal;
 
 pub(crate) use authority::{ALGORITHMS, CURVES, VERSIONS};
 pub(crate) use backend::{Backend, noise};
+pub(crate) use browser::Browser;
 pub(crate) use built::{examples, module};
+pub(crate) use console::Console;
 pub(crate) use elsewhere::{Elsewhere, LONG_AGO, NOW};
 pub(crate) use hardware::{Keystore, SOFTHSM};
 pub(crate) use home::{Home, enclasp_at, kill_agent_of};

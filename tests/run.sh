@@ -43,6 +43,9 @@ selfserv libnss3-tools handshakes that the doctor explains
 wget wget handshakes that the doctor explains
 chromium chromium handshakes that the doctor explains
 modutil libnss3-tools our module in NSS
+certutil libnss3-tools the console in Chromium
+pk12util libnss3-tools the console in Chromium
+chromium chromium the console in Chromium
 sshd openssh-server our module in OpenSSH
 ssh openssh-client our module in OpenSSH
 swtpm swtpm keys in a TPM

@@ -11,7 +11,7 @@ fn json_has_its_fields() {
     let json = |line: &str| home.enclasp(&format!("{line} --json")).succeeds().json();
 
     let made = json(&format!("ca init --dir ca --name Acme --url https://127.0.0.1:{port}"));
-    has(&made, &["dir", "name", "url", "root_pem", "root_sha256", "root_key", "issuing_key"]);
+    has(&made, &["dir", "name", "url", "root_pem", "root_sha256", "root_key", "issuing_key", "admin_token"]);
 
     let key = &[
         "uri",

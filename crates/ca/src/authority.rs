@@ -240,16 +240,8 @@ impl Authority {
     /// [`Error::Setting`] if the lifetime is out of its range; [`Error::NoProfile`], [`Error::NotAllowed`];
     /// [`Error::Pki`] if a name is not good; [`Error::Enroll`] if the names make the token too long.
     pub async fn token(&self, request: TokenRequest) -> Result<Token> {
+        self.check_token(&request)?;
         let now = SystemTime::now();
-        if request.lifetime < Duration::from_secs(1) || request.lifetime > MAX_TOKEN_LIFETIME {
-            return Err(Error::Setting {
-                what: "the lifetime of a token",
-                value: duration::format(request.lifetime),
-                reason: format!("it is between 1s and {}", duration::format(MAX_TOKEN_LIFETIME)),
-            });
-        }
-        self.config.profile(&request.profile)?.check_names(&request.subject_alt_names)?;
-        self.check_constraints(&subject_of(&request.common_name)?, &request.subject_alt_names)?;
         let token = Token::generate(TokenContents {
             authority: self.config.url.clone(),
             root: self.root().fingerprint(),
@@ -267,6 +259,22 @@ impl Authority {
         };
         self.store.add_token(&record, now).await?;
         Ok(token)
+    }
+
+    /// Whether such a token can be made.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    pub(crate) fn check_token(&self, request: &TokenRequest) -> Result<()> {
+        if request.lifetime < Duration::from_secs(1) || request.lifetime > MAX_TOKEN_LIFETIME {
+            return Err(Error::Setting {
+                what: "the lifetime of a token",
+                value: duration::format(request.lifetime),
+                reason: format!("it is between 1s and {}", duration::format(MAX_TOKEN_LIFETIME)),
+            });
+        }
+        self.config.profile(&request.profile)?.check_names(&request.subject_alt_names)?;
+        self.check_constraints(&subject_of(&request.common_name)?, &request.subject_alt_names)
     }
 
     /// Issues a certificate for a request by hand, and records it. Subject, alternative names and

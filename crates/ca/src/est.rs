@@ -25,6 +25,7 @@ use http_body_util::{BodyExt, Limited};
 use rustls_pki_types::CertificateDer;
 
 use crate::Record;
+use crate::https::Peer;
 use crate::issuance::Issuance;
 use crate::metrics::{Reason, measured};
 use crate::refusal::Refusal;
@@ -34,10 +35,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the database has to answer, before others do better.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The client certificate that a connection was authenticated with.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Peer(pub(crate) Option<CertificateDer<'static>>);
 
 type Answer = Result<Response, Refusal>;
 

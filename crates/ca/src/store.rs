@@ -28,6 +28,7 @@ mod approvals;
 mod audit;
 mod certificates;
 mod issuers;
+mod listing;
 mod moving;
 mod revocation;
 mod schema;
@@ -39,6 +40,7 @@ mod writer;
 pub(crate) use approvals::Decision;
 pub(crate) use audit::{AuditRecord, BEGINNING, ChainEnd, link};
 pub(crate) use issuers::{NewIssuer, Shared};
+pub(crate) use listing::{DAYS, MANY, Place, Search, State};
 pub(crate) use revocation::{CrlState, ResponderKey};
 pub(crate) use tokens::{Spent, TokenRecord};
 
@@ -249,6 +251,11 @@ fn to_json(value: &impl Serialize) -> Result<String> {
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| Error::Record { reason: e.to_string() })
+}
+
+/// The part of a pattern for `LIKE … ESCAPE '\\'` that matches this very text.
+fn literally(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
 /// Whole seconds since the Unix epoch; times before it, which nothing here has, are the epoch.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::Transaction;
 use sqlx::any::{Any, AnyRow};
 
-use super::{Store, column, retried, to_json};
+use super::{Store, column, literally, retried, to_json};
 use crate::{Error, Result};
 
 /// A record as it is in the database.
@@ -136,13 +136,33 @@ impl Store {
         .await
         .map_err(|e| Error::database("read the audit log", e))?
         .iter()
-        .map(|row| {
-            Ok(AuditRecord {
-                position: column(row, "position")?,
-                event: column(row, "event")?,
-                hash: column(row, "hash")?,
-            })
-        })
+        .map(audit_record)
+        .collect()
+    }
+
+    /// The last `limit` records of a chain before the position `before` that have `text` in them, in whatever
+    /// case; the latest first.
+    pub(crate) async fn search_audit(
+        &self,
+        chain: &str,
+        text: &str,
+        before: i64,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>> {
+        sqlx::query(
+            "SELECT position, event, hash FROM audit
+             WHERE chain = $1 AND position < $2 AND LOWER(event) LIKE LOWER($3) ESCAPE '\\'
+             ORDER BY position DESC LIMIT $4",
+        )
+        .bind(chain)
+        .bind(before)
+        .bind(format!("%{}%", literally(text)))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.read)
+        .await
+        .map_err(|e| Error::database("search the audit log", e))?
+        .iter()
+        .map(audit_record)
         .collect()
     }
 
@@ -170,6 +190,14 @@ impl Store {
         })
         .await
     }
+}
+
+fn audit_record(row: &AnyRow) -> Result<AuditRecord> {
+    Ok(AuditRecord {
+        position: column(row, "position")?,
+        event: column(row, "event")?,
+        hash: column(row, "hash")?,
+    })
 }
 
 fn chain_end(row: &AnyRow) -> Result<ChainEnd> {

@@ -122,6 +122,11 @@ const MIGRATIONS: &[&[&str]] = &[
         "DROP INDEX certificate_by_subject",
         "CREATE INDEX certificate_by_subject ON certificate (subject COLLATE BINARY)",
     ],
+    &[
+        // What the console lists and counts.
+        "CREATE INDEX certificate_by_end ON certificate (not_after, serial, revoked_at, not_before)",
+        "CREATE INDEX certificate_revoked ON certificate (issued_at, serial) WHERE revoked_at IS NOT NULL",
+    ],
 ];
 
 impl Store {

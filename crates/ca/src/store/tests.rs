@@ -94,7 +94,7 @@ async fn of_many_that_start_at_once_one_makes_the_schema() {
             .fetch_all(&stores[0].read)
             .await
             .unwrap();
-        assert_eq!(versions, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(versions, [1, 2, 3, 4, 5, 6, 7]);
         for store in &stores {
             assert!(store.is_unused().await.unwrap());
         }
@@ -270,7 +270,7 @@ async fn records_of_the_first_version_are_kept() {
     // As the first version left it.
     let old = "DELETE FROM schema_version WHERE version > 1; DROP TABLE authority; DROP TABLE issuer;
         DROP TABLE joining; DROP INDEX certificate_by_subject; DROP INDEX token_by_end;
-        DROP INDEX certificate_by_revocation; DROP TABLE crl; DROP TABLE responder; DROP TABLE responder_certificate; DROP TABLE audit; DROP TABLE audit_chain; DROP TABLE audit_head; DROP TABLE approval; DROP TABLE published;
+        DROP INDEX certificate_by_end; DROP INDEX certificate_revoked; DROP INDEX certificate_by_revocation; DROP TABLE crl; DROP TABLE responder; DROP TABLE responder_certificate; DROP TABLE audit; DROP TABLE audit_chain; DROP TABLE audit_head; DROP TABLE approval; DROP TABLE published;
         ALTER TABLE certificate DROP COLUMN issuer; ALTER TABLE certificate DROP COLUMN shard;
         ALTER TABLE certificate DROP COLUMN revoked_at; ALTER TABLE certificate DROP COLUMN revocation_reason; DROP TABLE schema_lock;
         INSERT INTO certificate VALUES ('01', 'CN=a', '[]', 'client', 'hand', 1767225600, 1767225600, 1767225601, x'00')";
@@ -499,5 +499,117 @@ async fn a_request_is_held_for_the_first_key_and_decided_once() {
         let left: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM approval").fetch_one(&store.read).await.unwrap();
         assert_eq!(left, 0);
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_searched_in_pages() {
+    for database in Database::each() {
+        let store = database.open().await;
+        let now = new_year() + Duration::from_secs(50);
+        let mut transaction = store.begin().await.unwrap();
+        // Each ends a second after the other; those from 50 to 62 have a fifth of their life left at most.
+        for number in 0..100 {
+            Store::insert(&mut transaction, &record(number)).await.unwrap();
+        }
+        let named = Record { subject: "CN=100% a_b\\c".into(), issued_by: IssuedBy::Hand, ..record(100) };
+        Store::insert(&mut transaction, &named).await.unwrap();
+        // The same subject and profile again, later.
+        let renewed = Record { serial: "00ffee".into(), issued_at: record(101).issued_at, ..record(55) };
+        Store::insert(&mut transaction, &renewed).await.unwrap();
+        transaction.commit().await.unwrap();
+        let revoked = Revoked { serial: record(60).serial, at: now, reason: RevocationReason::Superseded };
+        assert!(store.revoke(&revoked).await.unwrap());
+
+        let all = Search { text: String::new(), profile: None, state: None, replaced: true, now };
+        let numbers = |records: &[Record]| {
+            let number = |record: &Record| record.subject.trim_start_matches("CN=device-").to_owned();
+            records.iter().map(number).collect::<Vec<_>>().join(" ")
+        };
+        let first = store.search(&all, None, 3).await.unwrap();
+        assert_eq!(numbers(&first), "55 CN=100% a_b\\c 99");
+        let place = all.place_of(&first[2]);
+        assert_eq!(numbers(&store.search(&all, Some(&place), 2).await.unwrap()), "98 97");
+        let last = all.place_of(&record(1));
+        assert_eq!(numbers(&store.search(&all, Some(&last), 9).await.unwrap()), "0");
+
+        let found = async |search: Search| numbers(&store.search(&search, None, 1000).await.unwrap());
+        let state = |state| Search { state: Some(state), replaced: false, ..all.clone() };
+        assert_eq!(found(state(State::Expiring)).await, "50 51 52 53 54 55 56 57 58 59 61 62");
+        let after = state(State::Expiring).place_of(&record(58));
+        let page = store.search(&state(State::Expiring), Some(&after), 2).await.unwrap();
+        assert_eq!(numbers(&page), "59 61");
+        let after = state(State::Expired).place_of(&record(3));
+        let page = store.search(&state(State::Expired), Some(&after), 9).await.unwrap();
+        assert_eq!(numbers(&page), "2 1 0");
+        assert_eq!(found(state(State::Revoked)).await, "60");
+        assert_eq!(store.count_found(&state(State::Valid)).await.unwrap(), 50);
+        assert_eq!(store.count_found(&state(State::Expired)).await.unwrap(), 50);
+        for record in store.search(&all, None, 1000).await.unwrap() {
+            let state = State::of(&record, now);
+            let search = Search { state: Some(state), ..all.clone() };
+            assert!(store.search(&search, None, 1000).await.unwrap().contains(&record), "{record:?}");
+        }
+
+        let text = |text: &str| Search { text: text.into(), ..all.clone() };
+        for (what, expected) in [
+            ("100% A_B\\C", "CN=100% a_b\\c"),
+            ("DEVICE-9", "99 98 97 96 95 94 93 92 91 90 9"),
+            ("%", "CN=100% a_b\\c"),
+            ("_", "CN=100% a_b\\c"),
+            ("'", ""),
+            ("\"", ""),
+            ("00:FF:EE", "55"),
+        ] {
+            assert_eq!(found(text(what)).await, expected, "{what}");
+        }
+        assert_eq!(found(text(&record(7).serial)).await, "7");
+        assert_eq!(store.search(&text("SPIFFE://A/B"), None, 1000).await.unwrap().len(), 102);
+        let servers = Search { profile: Some("server".into()), text: "device-1".into(), ..all.clone() };
+        assert_eq!(found(servers).await, "19 17 15 13 11 1");
+    }
+}
+
+#[tokio::test]
+async fn issuance_is_counted_by_day() {
+    for database in Database::each() {
+        let store = database.open().await;
+        let day = Duration::from_secs(86_400);
+        let mut transaction = store.begin().await.unwrap();
+        for (number, issued_at) in [
+            (0, new_year()),
+            (1, new_year() + day - Duration::from_micros(1)),
+            (2, new_year() + day),
+            (3, new_year() - Duration::from_micros(1)),
+            (4, new_year() - 29 * day),
+            (5, new_year() - 40 * day),
+        ] {
+            Store::insert(&mut transaction, &Record { issued_at, ..record(number) }).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        let days = store.issued_by_day(new_year() + Duration::from_secs(7)).await.unwrap();
+        assert_eq!(days.len(), DAYS);
+        assert_eq!((days[0], days[28], days[29]), (1, 1, 2));
+        assert_eq!(days.iter().sum::<u64>(), 4);
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_is_searched_from_its_end() {
+    for database in Database::each() {
+        let store = database.open().await;
+        for number in 1..=5 {
+            let event = serde_json::json!({ "event": if number % 2 == 0 { "Even" } else { "odd" } });
+            store.note(event).await.unwrap();
+        }
+        let positions = async |text: &str, before: i64, limit: usize| {
+            let records = store.search_audit("test", text, before, limit).await.unwrap();
+            records.into_iter().map(|record| record.position).collect::<Vec<_>>()
+        };
+        assert_eq!(positions("", i64::MAX, 2).await, [5, 4]);
+        assert_eq!(positions("", 4, 9).await, [3, 2, 1]);
+        assert_eq!(positions("\"EVEN\"", i64::MAX, 9).await, [4, 2]);
+        assert!(positions("_", i64::MAX, 9).await.is_empty());
+        assert!(store.search_audit("other", "", i64::MAX, 9).await.unwrap().is_empty());
     }
 }

@@ -152,6 +152,9 @@ machine (127.0.0.1, [::1], localhost), on every interface otherwise.")]
         /// Where to answer GET /metrics for Prometheus, in the clear: choose an address that only it reaches.
         #[arg(long, value_name = "HOST:PORT")]
         listen_metrics: Option<String>,
+        /// Where to serve the console, web pages for whoever has a certificate of the profile admin or viewer.
+        #[arg(long, value_name = "HOST:PORT")]
+        console: Option<String>,
         /// Append what goes into the audit log to this file, too, as lines of JSON; `-` is standard output.
         #[arg(long, value_name = "FILE")]
         audit_file: Option<PathBuf>,
@@ -335,8 +338,8 @@ pub(crate) async fn run(global: &Global, ca: Ca) -> Outcome {
         Verb::Init(init) => init::run(global, init).await,
         Verb::Rotate(rotate) => rotate::rotate(global, rotate).await,
         Verb::Show { place } => rotate::show(global, &place).await,
-        Verb::Serve { place, listen, listen_http, listen_metrics, audit_file } => {
-            let extras = Extras { listen_http, listen_metrics, audit_file };
+        Verb::Serve { place, listen, listen_http, listen_metrics, console, audit_file } => {
+            let extras = Extras { listen_http, listen_metrics, console, audit_file };
             serve(global, &place, listen, extras).await
         }
         Verb::Token { place, cn, sans, profile, ttl } => {
@@ -654,11 +657,12 @@ async fn join(global: &Global, place: &Place, wait: Duration, key: Option<KeyUri
 struct Extras {
     listen_http: Option<String>,
     listen_metrics: Option<String>,
+    console: Option<String>,
     audit_file: Option<PathBuf>,
 }
 
 async fn serve(global: &Global, place: &Place, listen: Option<String>, extras: Extras) -> Outcome {
-    let Extras { listen_http, listen_metrics, audit_file } = extras;
+    let Extras { listen_http, listen_metrics, console, audit_file } = extras;
     let authority = place.open().await?;
     if let Some(path) = audit_file {
         let opened = if path.as_os_str() == "-" {
@@ -691,6 +695,9 @@ async fn serve(global: &Global, place: &Place, listen: Option<String>, extras: E
     if let Some(listen) = listen_metrics {
         server = server.with_metrics(keystore(global)?, &listen).await?;
     }
+    if let Some(listen) = console {
+        server = server.with_console(keystore(global)?, &listen).await?;
+    }
     if server.address().port() != url.port() {
         output::warn(format_args!(
             "devices are sent to {url}: something has to forward from there to port {}",
@@ -701,7 +708,8 @@ async fn serve(global: &Global, place: &Place, listen: Option<String>, extras: E
     if global.json {
         output::line(json!({ "listening": server.address().to_string(), "url": url,
             "listening_http": server.address_in_the_clear().map(|address| address.to_string()),
-            "listening_metrics": server.address_of_metrics().map(|address| address.to_string()), }))?;
+            "listening_metrics": server.address_of_metrics().map(|address| address.to_string()),
+            "console": server.address_of_console().map(|address| address.to_string()), }))?;
     } else {
         output::note(format_args!(
             "listening on {} for {url}; EST at /.well-known/est, ctrl-c ends it",
@@ -713,6 +721,9 @@ async fn serve(global: &Global, place: &Place, listen: Option<String>, extras: E
     }
     if let Some(address) = server.address_of_metrics().filter(|_| !global.json) {
         output::note(format_args!("metrics on {address}"));
+    }
+    if let Some(address) = server.address_of_console().filter(|_| !global.json) {
+        output::note(format_args!("console on {address}"));
     }
     server.run(signals::shutdown()).await;
     authority.close().await;

@@ -1,8 +1,9 @@
 //! `enclasp ca init`: a new authority, under a root of its own or of somebody else.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use enclasp_ca::{HttpUrl, NewAuthority, import, init, request};
+use enclasp_ca::{HttpUrl, NewAuthority, TokenRequest, import, init, request};
 use enclasp_enroll::Endpoint;
 use enclasp_identity::Holder;
 use enclasp_keystore::KeyUri;
@@ -107,9 +108,19 @@ pub(super) fn write_request(der: &[u8], path: &Path) -> Outcome {
     output::file(path, text)
 }
 
+/// How long the token of the first admin is good.
+const FIRST_ADMIN: Duration = Duration::from_secs(3600);
+
 async fn made(global: &Global, place: &Place) -> Outcome {
     let (authority, dir) = (place.open().await?, &place.dir);
     let (config, root) = (authority.config(), authority.root());
+    let admin = TokenRequest {
+        common_name: "admin".into(),
+        subject_alt_names: Vec::new(),
+        profile: "admin".into(),
+        lifetime: FIRST_ADMIN,
+    };
+    let admin = authority.token(admin).await?;
     let root_file = dir.join(&config.root_certificate);
     if global.json {
         return output::json(&json!({
@@ -120,6 +131,7 @@ async fn made(global: &Global, place: &Place) -> Outcome {
             "root_sha256": root.fingerprint_hex(),
             "root_key": config.root_key,
             "issuing_key": config.issuing_key,
+            "admin_token": *admin.to_line()?,
         }));
     }
     output::note(format_args!("made the authority {} in {}", config.name, dir.display()));
@@ -130,8 +142,14 @@ async fn made(global: &Global, place: &Place) -> Outcome {
         ("root key", root_key),
         ("issuing key", config.issuing_key.to_string()),
         ("URL", config.url.to_string()),
+        ("admin's token", admin.to_line()?.to_string()),
     ];
     output::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
+    output::note(format_args!(
+        "the token is good once, until {}, for the first admin of the console: \
+         enclasp enroll --identity admin --token-file - while it is served",
+        output::time(admin.contents().expires)
+    ));
     output::note(format_args!(
         "next: enclasp ca serve --dir {0}, and enclasp ca token --dir {0} --cn NAME",
         dir.display()
