@@ -67,6 +67,9 @@ impl Error {
                 "keystores in this build: soft, pkcs11; `cargo build --release --features tpm` adds tpm"
                     .into(),
             ),
+            Self::NoKeystore { keystore, .. } if keystore == "signer" => {
+                Some("its key is behind a program's own signer, and only that program can use it".into())
+            }
             Self::NoKeystore { .. } => {
                 let tpm = if cfg!(feature = "tpm") { ", tpm" } else { "" };
                 Some(format!("keystores in this build: soft, pkcs11{tpm}"))

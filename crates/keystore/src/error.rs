@@ -61,6 +61,9 @@ pub enum Error {
     /// The PIN or auth value that was given is not the right one. It is not tried again.
     #[error("cannot {operation} `{key}`: {reason}")]
     WrongPin { key: String, operation: String, reason: String },
+    /// The code that a program brought along to sign with.
+    #[error("the signer of `{key}` failed: {reason}")]
+    Signer { key: String, reason: String },
 }
 
 /// How what was given for software keys differs from what encrypts them.
@@ -191,6 +194,7 @@ impl Error {
             Self::Protocol { .. } => {
                 "the agent and this program differ in version: stop the agent and try again".into()
             }
+            Self::Signer { .. } => "it is code of the program's own, whose log may say more".into(),
             Self::WrongPin { .. } => "give the right one; each wrong one counts".into(),
             Self::Ambiguous { key, .. } if key.starts_with("apple:") => {
                 "give the others another name in Keychain Access: only one may have this label".into()

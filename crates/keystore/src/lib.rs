@@ -51,6 +51,6 @@ pub use key::{
 };
 pub use policy::{Access, Policy, Presence};
 pub use proofs::ProofStore;
-pub use prove::{Proof, prove};
+pub use prove::{Proof, capabilities, prove};
 pub use uri::{KeyUri, KeystoreKind};
 pub use verify::verify;

@@ -47,8 +47,7 @@ pub fn prove(key: &dyn Key, ctx: &SignContext) -> Result<Vec<Proof>> {
 ///
 /// # Errors
 /// As [`prove`], and the key's own.
-#[cfg(any(feature = "pkcs11", target_vendor = "apple", windows))]
-pub(crate) fn capabilities(key: &dyn Key) -> Result<Capabilities> {
+pub fn capabilities(key: &dyn Key) -> Result<Capabilities> {
     let mut refused = None;
     let mut proved = std::collections::BTreeSet::new();
     for proof in prove(key, &SignContext::new(format!("proof of what `{}` can do", key.info().uri)))? {

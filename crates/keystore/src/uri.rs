@@ -27,11 +27,14 @@ pub enum KeystoreKind {
     Apple,
     /// Windows CNG.
     Windows,
+    /// A signer that a program brings along: only that program can open its keys.
+    Signer,
 }
 
 impl KeystoreKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Soft, Self::Tpm, Self::Pkcs11, Self::Apple, Self::Windows];
+    pub const ALL: [Self; 6] =
+        [Self::Soft, Self::Tpm, Self::Pkcs11, Self::Apple, Self::Windows, Self::Signer];
 
     /// The scheme of its URIs.
     pub fn name(self) -> &'static str {
@@ -41,6 +44,7 @@ impl KeystoreKind {
             Self::Pkcs11 => "pkcs11",
             Self::Apple => "apple",
             Self::Windows => "windows",
+            Self::Signer => "signer",
         }
     }
 }
@@ -86,6 +90,14 @@ impl KeyUri {
     /// [`Error::Uri`] if `name` is not 1 to 64 of `A-Z a-z 0-9 . _ -`, or begins with a dot.
     pub fn soft(name: &str) -> Result<Self> {
         format!("soft:name={}", Encoded { text: name, query: false }).parse()
+    }
+
+    /// `signer:name=NAME`.
+    ///
+    /// # Errors
+    /// As [`soft`](Self::soft).
+    pub fn signer(name: &str) -> Result<Self> {
+        format!("signer:name={}", Encoded { text: name, query: false }).parse()
     }
 
     /// `tpm:name=NAME`, and which TPM if that is said.
@@ -206,7 +218,7 @@ impl KeyUri {
 
     fn name_attribute(&self) -> &'static str {
         match self.kind {
-            KeystoreKind::Soft | KeystoreKind::Tpm | KeystoreKind::Windows => "name",
+            KeystoreKind::Soft | KeystoreKind::Tpm | KeystoreKind::Windows | KeystoreKind::Signer => "name",
             KeystoreKind::Pkcs11 => "object",
             KeystoreKind::Apple => "label",
         }
@@ -261,7 +273,7 @@ impl FromStr for KeyUri {
             });
         }
         let known: &[&str] = match kind {
-            KeystoreKind::Soft => &["name"],
+            KeystoreKind::Soft | KeystoreKind::Signer => &["name"],
             KeystoreKind::Tpm => &["name", "tcti", "hierarchy", "handle", "file"],
             KeystoreKind::Apple => &["label", "presence"],
             KeystoreKind::Windows => &["name", "provider"],
@@ -290,7 +302,9 @@ impl FromStr for KeyUri {
             }
         }
         match (kind, find(&path, "name")) {
-            (KeystoreKind::Soft, name) => check_name(name.unwrap_or("")).map_err(error)?,
+            (KeystoreKind::Soft | KeystoreKind::Signer, name) => {
+                check_name(name.unwrap_or("")).map_err(error)?;
+            }
             (KeystoreKind::Tpm, Some(name)) => check_name(name).map_err(error)?,
             (KeystoreKind::Windows, name) if name.unwrap_or("").is_empty() => {
                 return Err(error("it has no name".into()));
@@ -440,6 +454,8 @@ mod tests {
             ("soft:name=a%2", "hexadecimal"),
             ("soft:name=a?x=y", "after `?`"),
             ("tpm:name=a/b", "letters"),
+            ("signer:name=a/b", "letters"),
+            ("signer:name=a;label=b", "it has name"),
             ("pkcs11:object=%FF", "UTF-8"),
             ("pkcs11:object=a?pin-value=1234", "pin-source"),
             ("pkcs11:objekt=a", "it has token, manufacturer"),
@@ -479,6 +495,7 @@ mod tests {
             "tpm:name=web;hierarchy=owner",
             "apple:label=Alice%20Smith%3B;presence=biometry",
             "windows:name=web;provider=smartcard",
+            "signer:name=web",
             "tpm:",
             "pkcs11:?module-path=/usr/lib/x.so",
         ] {
