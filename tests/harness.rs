@@ -22,7 +22,7 @@ mod terminal;
 pub(crate) use authority::{ALGORITHMS, CURVES, VERSIONS};
 pub(crate) use backend::{Backend, noise};
 pub(crate) use browser::Browser;
-pub(crate) use built::{examples, module};
+pub(crate) use built::{examples, generated, module};
 pub(crate) use console::Console;
 pub(crate) use elsewhere::{Elsewhere, LONG_AGO, NOW};
 pub(crate) use hardware::{Keystore, SOFTHSM};

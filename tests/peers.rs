@@ -1,11 +1,13 @@
 //! Programs of others at the other end of a connection.
 
+mod bindings;
 mod java;
 mod misbehaving;
 mod nginx;
 mod openssl;
 mod situation;
 
+pub(crate) use bindings::{JNA, c, kotlin, python};
 pub(crate) use java::{Java, JavaClient, java_on_revocation};
 pub(crate) use misbehaving::{Ending, Lie, misbehave};
 pub(crate) use nginx::Nginx;

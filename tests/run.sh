@@ -31,6 +31,9 @@ nginx nginx nginx as server
 java openjdk-17-jdk-headless Java as server and client
 javac openjdk-17-jdk-headless Java as server and client
 keytool openjdk-17-jdk-headless Java as server and client
+npm npm Kotlin: its compiler is fetched
+/usr/share/java/jna.jar libjna-java Kotlin
+/usr/lib/x86_64-linux-gnu/jni/libjnidispatch.system.so libjna-jni Kotlin
 pki strongswan-pki enrolment with strongSwan
 pinentry-curses pinentry-curses keys that ask a person
 tmux tmux keys that ask a person
