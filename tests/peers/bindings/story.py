@@ -48,7 +48,7 @@ response = client.request(request)
 print(f"HTTP {response.status} {response.body.decode().strip()}")
 
 try:
-    enclasp.Client(None, ClientOptions(roots=identity.chain())).connect("localhost", port)
+    client.connect("localhost", port, "elsewhere.example")
 except EnclaspError.Untrusted as error:
     print(f"untrusted: {error}")
 try:
