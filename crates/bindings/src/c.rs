@@ -368,7 +368,6 @@ unsafe extern "C" fn enclasp_evidence(stream: *const Stream, json: *mut *mut c_c
 }
 
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "C has no other way to return several things")]
 unsafe extern "C" fn enclasp_http(
     client: *const Client,
     method: *const c_char,

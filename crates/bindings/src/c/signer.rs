@@ -96,7 +96,6 @@ impl Signer for CSigner {
 }
 
 #[unsafe(no_mangle)]
-#[expect(clippy::too_many_arguments, reason = "C has no other way to return several things")]
 unsafe extern "C" fn enclasp_signer_key(
     home: *const Enclasp,
     name: *const c_char,
