@@ -7,11 +7,12 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5280::ANY_EXTENDED_KEY_USAGE;
+use const_oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ID_AD_OCSP};
 use der::{Decode, Encode};
 use enclasp_keystore::Algorithm;
 use rustls_pki_types::CertificateDer;
 use x509_cert::ext::pkix;
+use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::encoding::{Signed, hex, in_field, malformed, sequence};
 use crate::public_key::algorithm_of;
@@ -193,6 +194,20 @@ impl Certificate {
     /// Whether it names itself as its issuer, as roots do.
     pub fn is_self_issued(&self) -> bool {
         self.0.subject == self.0.issuer
+    }
+
+    /// The URLs of the OCSP responders that answer for it (authorityInfoAccess, RFC 5280 §4.2.2.1).
+    pub fn ocsp_urls(&self) -> Vec<String> {
+        let parsed = x509_cert::Certificate::from_der(&self.0.der).ok();
+        let access = parsed.and_then(|certificate| {
+            certificate.tbs_certificate().get_extension::<pkix::AuthorityInfoAccessSyntax>().ok()?
+        });
+        let places = access.into_iter().flat_map(|(_, access)| access.0);
+        let urls = places.filter_map(|place| match (place.access_method, place.access_location) {
+            (ID_AD_OCSP, GeneralName::UniformResourceIdentifier(url)) => Some(url.to_string()),
+            _ => None,
+        });
+        urls.collect()
     }
 
     /// Checks that `issuer` is named as its issuer, and signed it. Validity, purpose and whether

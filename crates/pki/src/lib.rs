@@ -38,7 +38,8 @@ pub use issue::{
 };
 pub use name::DistinguishedName;
 pub use ocsp::{
-    CertId, CertStatus, MAX_REQUEST as MAX_OCSP_REQUEST, OcspRefusal, OcspRequest, ocsp_response,
+    CertId, CertStatus, MAX_REQUEST as MAX_OCSP_REQUEST, OcspAnswer, OcspRefusal, OcspRequest, ocsp_request,
+    ocsp_response,
 };
 pub use profile::{KeyPurpose, Profile, Purpose};
 pub use public_key::{algorithm_of, describe as oid_in_words};

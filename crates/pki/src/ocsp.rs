@@ -1,5 +1,7 @@
 //! The Online Certificate Status Protocol (RFC 6960): requests from outside, and answers that a
-//! delegated responder signs.
+//! delegated responder signs; and from the asking side, [`ocsp_request`] and [`OcspAnswer`].
+
+mod answer;
 
 use std::time::SystemTime;
 
@@ -7,10 +9,11 @@ use aws_lc_rs::digest;
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5912::{ID_SHA_1, ID_SHA_256};
 use const_oid::db::rfc6960::{ID_PKIX_OCSP_BASIC, ID_PKIX_OCSP_NONCE};
-use der::asn1::{AnyRef, BitString, GeneralizedTime, Int, Null, OctetString, OctetStringRef};
+use der::asn1::{Any, AnyRef, BitStringRef, GeneralizedTime, Int, Null, OctetString, OctetStringRef};
+use der::referenced::OwnedToRef;
 use der::{Choice, Decode, Encode, Enumerated, Sequence};
 use enclasp_keystore::{Key, SignContext};
-use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoRef};
+use spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::CrlReason;
 
@@ -18,6 +21,8 @@ use crate::crl::serial_number;
 use crate::encoding::{encoded, hex, in_field, malformed, sequence};
 use crate::signing::{algorithm_identifier, scheme_for, sign};
 use crate::{Certificate, Result, Revoked};
+
+pub use answer::{OcspAnswer, ocsp_request};
 
 const WHAT: &str = "OCSP request";
 const ANSWER: &str = "OCSP response";
@@ -195,6 +200,7 @@ pub fn ocsp_response(
             status: WireStatus::of(status)?,
             this_update,
             next_update: Some(time(next_update)?),
+            extensions: None,
         })
     });
     let extensions = match nonce {
@@ -207,16 +213,19 @@ pub fn ocsp_response(
     };
     let key_hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key_bits(responder.spki())?);
     let content = ResponseData {
+        version: None,
         responder: ResponderId::ByKey(encoded(ANSWER, OctetString::new(key_hash.as_ref()))?),
         produced_at: this_update,
         responses: responses.collect::<Result<_>>()?,
         extensions,
     };
-    let signature = sign(key, scheme, &encoded(ANSWER, content.to_der())?, ctx)?;
+    let content = encoded(ANSWER, content.to_der())?;
+    let signature = sign(key, scheme, &content, ctx)?;
+    let algorithm = algorithm_identifier(scheme)?;
     let basic = BasicResponse {
-        content,
-        algorithm: algorithm_identifier(scheme)?,
-        signature: encoded(ANSWER, BitString::from_bytes(&signature))?,
+        content: encoded(ANSWER, AnyRef::from_der(&content))?,
+        algorithm: algorithm.owned_to_ref(),
+        signature: encoded(ANSWER, BitStringRef::from_bytes(&signature))?,
         certificates: Some(vec![encoded(ANSWER, AnyRef::from_der(responder.der()))?]),
     };
     let basic = encoded(ANSWER, basic.to_der())?;
@@ -292,6 +301,7 @@ enum ResponseStatus {
     MalformedRequest = 1,
     InternalError = 2,
     TryLater = 3,
+    SigRequired = 5,
     Unauthorized = 6,
 }
 
@@ -303,16 +313,19 @@ struct ResponseBytes {
 
 #[derive(Sequence)]
 struct BasicResponse<'a> {
-    content: ResponseData,
-    algorithm: AlgorithmIdentifierOwned,
-    signature: BitString,
+    /// A [`ResponseData`], as it was signed.
+    content: AnyRef<'a>,
+    algorithm: AlgorithmIdentifierRef<'a>,
+    signature: BitStringRef<'a>,
     #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
     certificates: Option<Vec<AnyRef<'a>>>,
 }
 
-/// The version is the default one, and left out.
+/// The version is the default one, and left out by whoever knows DER.
 #[derive(Sequence)]
 struct ResponseData {
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    version: Option<u8>,
     responder: ResponderId,
     produced_at: GeneralizedTime,
     responses: Vec<SingleResponse>,
@@ -322,6 +335,8 @@ struct ResponseData {
 
 #[derive(Choice)]
 enum ResponderId {
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", constructed = "true")]
+    ByName(Any),
     #[asn1(context_specific = "2", tag_mode = "EXPLICIT", constructed = "true")]
     ByKey(OctetString),
 }
@@ -333,6 +348,8 @@ struct SingleResponse {
     this_update: GeneralizedTime,
     #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
     next_update: Option<GeneralizedTime>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    extensions: Option<Vec<Extension>>,
 }
 
 #[derive(Choice)]

@@ -195,7 +195,6 @@ impl ResolvesServerCert for FirstThatFits {
                         .any(|suite| suite.starts_with("TLS13_") || suite.contains(&wanted))
             })
             .or_else(|| resolved.clone().next())
-            .cloned()
     }
 }
 

@@ -47,6 +47,7 @@ pub struct Clients {
 #[derive(Clone, Debug)]
 pub struct Server {
     config: Arc<ServerConfig>,
+    resolver: Arc<Resolver>,
     credential: Credential,
     /// Of clients' certificates; none where clients are asked for none.
     verifier: Option<Arc<ClientVerifier>>,
@@ -118,6 +119,12 @@ impl Server {
         &self.credential
     }
 
+    /// Presents this OCSP response (DER) with the certificate, to clients that ask for one (RFC 6066
+    /// §8, RFC 8446 §4.4.2.1), from now on; or none. It is handed on as it is.
+    pub fn staple(&self, response: Option<Vec<u8>>) {
+        self.resolver.staple(response);
+    }
+
     /// Whether a client's chain, leaf first, that verified once has a certificate that is on a list of
     /// revoked ones. To be asked off the handshake's path: it costs a verification.
     pub fn has_revoked(&self, chain: &[CertificateDer<'_>]) -> bool {
@@ -144,8 +151,8 @@ impl Server {
         known: Arc<KnownChains>,
         options: Options,
     ) -> Self {
-        let resolver = Resolver::new(Role::Server, Some(credential.clone()));
-        let mut config = config.with_cert_resolver(Arc::new(resolver));
+        let resolver = Arc::new(Resolver::new(Role::Server, Some(credential.clone())));
+        let mut config = config.with_cert_resolver(resolver.clone());
         config.alpn_protocols = options.alpn_protocols();
         // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
@@ -154,7 +161,8 @@ impl Server {
         // Most clients name AES-256 first without a need for it.
         config.ignore_client_order = true;
         let grace = Duration::ZERO;
-        Self { config: Arc::new(config), credential, verifier: None, access, known, options, grace }
+        let config = Arc::new(config);
+        Self { config, resolver, credential, verifier: None, access, known, options, grace }
     }
 
     /// Makes the handshake over `stream`. `address` is what messages call the client.

@@ -1,6 +1,6 @@
 //! The key of a [`Credential`], as rustls asks for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use enclasp_keystore::{Input, Scheme, SignContext, Verification, verify};
@@ -19,20 +19,30 @@ use crate::{Credential, Error, Version};
 
 /// Presents one credential, or none, and records what was asked for.
 #[derive(Debug)]
-pub(crate) struct Resolver(Option<(Credential, Arc<CertifiedKey>)>);
+pub(crate) struct Resolver(Option<(Credential, RwLock<Arc<CertifiedKey>>)>);
 
 impl Resolver {
     pub(crate) fn new(role: Role, credential: Option<Credential>) -> Self {
         Self(credential.map(|credential| {
             let key = TlsKey { role, credential: credential.clone() };
             let certified = Arc::new(CertifiedKey::new(credential.chain().to_vec(), Arc::new(key)));
-            (credential, certified)
+            (credential, RwLock::new(certified))
         }))
     }
 
     /// What it presents.
-    pub(crate) fn certified(&self) -> Option<&Arc<CertifiedKey>> {
-        self.0.as_ref().map(|(_, certified)| certified)
+    pub(crate) fn certified(&self) -> Option<Arc<CertifiedKey>> {
+        let (_, certified) = self.0.as_ref()?;
+        Some(certified.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Presents this OCSP response, in DER, with the certificate from now on.
+    pub(crate) fn staple(&self, response: Option<Vec<u8>>) {
+        if let Some((_, certified)) = &self.0 {
+            let mut certified = certified.write().unwrap_or_else(PoisonError::into_inner);
+            let stapled = CertifiedKey { ocsp: response, ..CertifiedKey::clone(&certified) };
+            *certified = Arc::new(stapled);
+        }
     }
 }
 
@@ -45,7 +55,7 @@ impl ResolvesClientCert for Resolver {
                 record.notes.extend(unlisted_issuer(credential, acceptable));
             }
         }
-        self.0.as_ref().map(|(_, certified)| certified.clone())
+        self.certified()
     }
 
     fn has_certs(&self) -> bool {
@@ -55,7 +65,7 @@ impl ResolvesClientCert for Resolver {
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.as_ref().map(|(_, certified)| certified.clone())
+        self.certified()
     }
 }
 

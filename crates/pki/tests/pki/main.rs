@@ -4,4 +4,5 @@ mod certificates;
 mod certs_only;
 mod chains;
 mod common;
+mod ocsp;
 mod requests;
