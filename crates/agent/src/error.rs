@@ -14,6 +14,8 @@ pub enum Error {
     Listen { at: String, reason: String },
     #[error("the agent cannot be closed off by {measure}: {reason}")]
     Sandbox { measure: String, reason: String },
+    #[error("this process is not closed off by {measure}: {reason}")]
+    Confinement { measure: &'static str, reason: String },
     /// A feature of the build that is not there.
     #[error("this build has no `{keystore}` keystore")]
     NoKeystore { keystore: &'static str },
@@ -29,7 +31,9 @@ impl Error {
         match self {
             Self::AlreadyServed { .. } => Some("use that agent, or end it with SIGTERM first".into()),
             Self::Listen { .. } => Some("choose another path with --socket".into()),
-            Self::Sandbox { .. } => Some("a kernel of Linux 6.12 or later has all that is needed".into()),
+            Self::Sandbox { .. } | Self::Confinement { .. } => {
+                Some("a kernel of Linux 6.12 or later has all that is needed".into())
+            }
             Self::NoKeystore { keystore } => {
                 Some(format!("build it with `cargo build --release --features {keystore}`"))
             }

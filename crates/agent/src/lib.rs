@@ -16,6 +16,7 @@
 
 mod admission;
 mod backend;
+mod confinement;
 mod connection;
 mod error;
 mod lane;
@@ -39,6 +40,7 @@ use enclasp_keystore::durable;
 use enclasp_keystore::soft::Protection;
 
 pub use backend::Backend;
+pub use confinement::Confinement;
 pub use error::Error;
 pub use needs::Reach;
 pub use prompt::{PROMPTER_COMMAND, prompter_main};

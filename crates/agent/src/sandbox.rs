@@ -9,8 +9,8 @@ use std::error::Error as StdError;
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, RestrictionStatus,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
@@ -24,13 +24,13 @@ use crate::needs::{Needs, Network};
 /// [`Status::protections`](enclasp_keystore::agent::Status).
 pub(crate) type Measure = (String, Result<(), String>);
 
-type Failure = Box<dyn StdError>;
+pub(crate) type Failure = Box<dyn StdError>;
 
-const LANDLOCK: &str = "landlock";
+pub(crate) const LANDLOCK: &str = "landlock";
 const SECCOMP: &str = "seccomp";
 
 /// The Landlock version whose restrictions are asked for; an older kernel enforces what it knows.
-const LANDLOCK_ABI: ABI = ABI::V6;
+pub(crate) const LANDLOCK_ABI: ABI = ABI::V6;
 
 /// Keeps other processes, core files and the swap away from what is in memory. For the whole
 /// process; before keys are in memory.
@@ -91,7 +91,7 @@ fn lock_memory() -> Result<(), Failure> {
 
 /// The sandbox would not hold for threads that were started before.
 #[cfg(not(test))]
-fn only_thread() -> Result<(), Failure> {
+pub(crate) fn only_thread() -> Result<(), Failure> {
     match std::fs::read_dir("/proc/self/task")?.count() {
         1 => Ok(()),
         count => Err(format!("{count} threads run already, of which it would hold one").into()),
@@ -100,7 +100,7 @@ fn only_thread() -> Result<(), Failure> {
 
 /// The tests close the sandbox of one thread of many.
 #[cfg(test)]
-fn only_thread() -> Result<(), Failure> {
+pub(crate) fn only_thread() -> Result<(), Failure> {
     Ok(())
 }
 
@@ -136,8 +136,12 @@ fn restrict_access(keys: &Path, socket_folder: Option<&Path>, needs: &Needs) -> 
             rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
         }
     }
-    let status = rules.restrict_self()?;
-    match (status.ruleset, status.landlock) {
+    enforced(&rules.restrict_self()?)
+}
+
+/// Whether the kernel does all that it was asked.
+pub(crate) fn enforced(status: &RestrictionStatus) -> Result<(), Failure> {
+    match (&status.ruleset, &status.landlock) {
         (RulesetStatus::FullyEnforced, _) => Ok(()),
         (_, LandlockStatus::NotEnabled) => Err("the kernel has it, but did not enable it".into()),
         (_, LandlockStatus::NotImplemented) => Err("the kernel does not have it".into()),

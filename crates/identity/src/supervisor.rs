@@ -18,7 +18,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -73,7 +73,23 @@ struct Started {
 
 /// A supervisor that runs, as its owner sees it. It ends when the last clone is gone.
 #[derive(Clone)]
-pub(crate) struct Supervisor(Arc<UnixStream>);
+pub(crate) struct Supervisor(Arc<Supervised>);
+
+/// It is not waited for in a thread: its owner closes its sandbox while it has one.
+struct Supervised {
+    orders: UnixStream,
+    process: Option<Child>,
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        // It ends at the end of its orders.
+        let _ = self.orders.shutdown(Shutdown::Both);
+        if let Some(process) = &mut self.process {
+            let _ = process.wait();
+        }
+    }
+}
 
 impl Supervisor {
     /// Starts it for the agents of `holders`.
@@ -92,9 +108,8 @@ impl Supervisor {
         crate::state::without_pins(&mut command);
         // Not in our process group: who interrupts us lets us finish first.
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).process_group(0).current_dir("/");
-        let mut child = command.spawn().map_err(failed)?;
-        crate::state::in_a_thread("supervisor's end", move || drop(child.wait()));
-        Ok(Self(Arc::new(ours)))
+        let process = Some(command.spawn().map_err(failed)?);
+        Ok(Self(Arc::new(Supervised { orders: ours, process })))
     }
 
     /// Has the agent of `holder` listen.
@@ -146,7 +161,7 @@ impl Supervisor {
         let descriptors = [theirs.as_fd()];
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
         // Descriptors travel with at least one byte.
-        sendmsg(&*self.0, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
+        sendmsg(&self.0.orders, &[IoSlice::new(&[0])], &mut control, SendFlags::NOSIGNAL)?;
         ours.set_write_timeout(Some(PATIENCE))?;
         ours.set_read_timeout(Some(TICK))?;
         ours.write_all(order)?;
@@ -299,7 +314,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = State::at(folder.path()).unwrap();
         let (orders, passed) = UnixStream::pair().unwrap();
-        let supervisor = Supervisor(Arc::new(orders));
+        let supervisor = Supervisor(Arc::new(Supervised { orders, process: None }));
         let serving = thread::spawn(move || {
             let post = Arc::new(Post::new(&state, Holder::Pkcs11("/one.so".into())));
             let posts = HashMap::from([(post.holder.name(), post)]);

@@ -55,7 +55,7 @@ use zeroize::Zeroizing;
 
 pub use client::AgentKeystore;
 pub use frame::{FrameReader, decode, encode};
-pub use pin::pin_is_given;
+pub use pin::{pin_file, pin_is_given};
 pub use usage::{Histogram, KeyUsage};
 
 use crate::{Device, Error, Input, KeyInfo, KeySpec, KeyUri, Requester, Scheme};

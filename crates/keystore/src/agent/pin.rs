@@ -22,6 +22,16 @@ pub fn pin_is_given(key: &KeyUri) -> bool {
     key.query("pin-source").is_some() || [PIN, PIN_FILE].into_iter().any(|name| variable(name).is_some())
 }
 
+/// The file that the PIN of `key` or its token comes from, if it comes from one. This process reads it, again
+/// whenever the agent was started again.
+pub fn pin_file(key: &KeyUri) -> Option<PathBuf> {
+    match key.query("pin-source") {
+        Some(source) => file_of(key, source).ok(),
+        None if variable(PIN).is_some() => None,
+        None => variable(PIN_FILE).map(PathBuf::from),
+    }
+}
+
 /// What gives the agent the PIN of `key` (a URI): from the file that its `pin-source` names, or from
 /// the environment. `None` if neither says.
 ///
@@ -88,6 +98,7 @@ mod tests {
         for source in [path.display().to_string(), format!("file://{}", path.display())] {
             let Some(Request::Unlock { pin, .. }) = unlocking(&uri(&source)).unwrap() else { panic!() };
             assert_eq!(**pin.into_inner(), *b"1234");
+            assert_eq!(pin_file(&uri(&source).parse().unwrap()).as_ref(), Some(&path));
         }
     }
 }
