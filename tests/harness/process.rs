@@ -77,9 +77,14 @@ impl Running {
         pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
     }
 
+    /// What the kernel shows of it under this name.
+    pub(crate) fn proc(&self, name: &str) -> std::path::PathBuf {
+        format!("/proc/{}/{name}", self.child.id()).into()
+    }
+
     /// The arguments that everybody on this machine can see.
     pub(crate) fn arguments(&self) -> Vec<u8> {
-        std::fs::read(format!("/proc/{}/cmdline", self.child.id())).expect("it runs")
+        std::fs::read(self.proc("cmdline")).expect("it runs")
     }
 
     /// Waits until it has ended by itself. Its standard input is ended.

@@ -1,7 +1,7 @@
 //! A unit file that was written for ghostunnel starts ours when the program's name is changed: flags
 //! before or after the command, Go's durations, hidden names, its environment variables.
 
-use crate::harness::{Backend, Home, Running};
+use crate::harness::{Backend, Home, Running, ask};
 
 #[test]
 fn flags_of_ghostunnel_are_understood() {
@@ -53,4 +53,31 @@ fn its_environment_variables_stand_in_for_flags() {
     assert_eq!(served_as(&line, &keystore), "CN=srv,O=Acme");
     // What the command line names has the word.
     assert_eq!(served_as(&format!("{line} --identity other"), &files), "CN=other,OU=Ops,O=Acme");
+}
+
+/// The names that it hides, and the name that a client asks for.
+#[test]
+fn its_older_names_do_what_they_say() {
+    let home = Home::with_authority();
+    home.identity("srv", "p256", "server");
+    home.identity("laptop", "p256", "client");
+    let backend = Backend::one_line();
+    for (allow, verify, gets_through) in [
+        ("--allow-ip-san 127.0.0.1", "--verify-ip-san 127.0.0.1 --override-server-name localhost", true),
+        ("--allow-ip-san 127.0.0.1", "--verify-dns-san localhost --server-name localhost", true),
+        ("--allow-ip-san 192.0.2.1", "", false),
+        ("--allow-uri-san spiffe://acme/**", "", false),
+        ("--allow-dns-san localhost", "--verify-uri-san spiffe://acme/**", false),
+        ("--allow-dns-san localhost", "--override-server-name other.example", false),
+    ] {
+        let (_server, tls) = home.start_listening(&format!(
+            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv {allow}",
+            backend.port
+        ));
+        let (_client, plain) = home.start_listening(&format!(
+            "client --listen 127.0.0.1:0 --target localhost:{tls} --identity laptop {verify}"
+        ));
+        let answer = if gets_through { "heard: ping\n" } else { "" };
+        assert_eq!(ask(plain, "ping\n"), answer, "{allow} {verify}");
+    }
 }

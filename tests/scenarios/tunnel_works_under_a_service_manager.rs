@@ -77,18 +77,28 @@ fn it_is_told_of_readiness_life_and_end() {
             }
         }
     };
-    let mut command = home.command(&format!(
-        "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity srv --disable-authentication",
-        backend.port
-    ));
-    command.env("NOTIFY_SOCKET", home.path("notify")).env("WATCHDOG_USEC", "200000");
-    let server = Running::start(command);
-    wait_for("READY=1");
-    // It listens by now.
-    ask(server.port(), "");
-    wait_for("WATCHDOG=1");
-    wait_for("WATCHDOG=1");
-    server.signal(Signal::TERM);
-    wait_for("STOPPING=1");
-    server.finish().succeeds();
+    let target = format!("127.0.0.1:{}", backend.port);
+    home.write(
+        "tunnels.toml",
+        format!(
+            "[[server]]\nlisten = \"127.0.0.1:0\"\ntarget = \"{target}\"\nidentity = \"srv\"\ndisable-authentication = true\n"
+        ),
+    );
+    // The one process, and the parent of the worker.
+    for line in [
+        format!("server --listen 127.0.0.1:0 --target {target} --identity srv --disable-authentication"),
+        "tunnel --config tunnels.toml".to_owned(),
+    ] {
+        let mut command = home.command(&line);
+        command.env("NOTIFY_SOCKET", home.path("notify")).env("WATCHDOG_USEC", "200000");
+        let server = Running::start(command);
+        wait_for("READY=1");
+        // It listens by now.
+        ask(server.port(), "");
+        wait_for("WATCHDOG=1");
+        wait_for("WATCHDOG=1");
+        server.signal(Signal::TERM);
+        wait_for("STOPPING=1");
+        server.finish().succeeds();
+    }
 }

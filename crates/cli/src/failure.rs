@@ -57,6 +57,11 @@ impl Failure {
         &self.message
     }
 
+    /// Whether it is wrong usage.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.code == 2
+    }
+
     /// The line that says what to do, if there is one.
     pub(crate) fn next_step(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -56,9 +56,10 @@ fn run(args: Args) -> Outcome {
         Command::Enroll(enroll) => in_runtime(command::enroll::run(global, enroll)),
         Command::Renew(renew) => in_runtime(command::renew::run(global, renew)),
         Command::Connect(connect) => in_runtime(command::connect::run(global, connect)),
-        Command::Server(server) => in_runtime(command::tunnel::server(global, server)),
-        Command::Client(client) => in_runtime(command::tunnel::client(global, client)),
-        Command::Tunnel(many) => in_runtime(command::tunnel::many(global, many)),
+        // A tunnel closes itself off while it has one thread, too.
+        Command::Server(server) => command::tunnel::server(global, server),
+        Command::Client(client) => command::tunnel::client(global, client),
+        Command::Tunnel(many) => command::tunnel::many(global, many),
         Command::Config(config) => command::config::run(config),
         Command::Demo(demo) => in_runtime(command::demo::run(global, demo)),
     }
@@ -72,7 +73,7 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-fn in_runtime(work: impl Future<Output = Outcome>) -> Outcome {
+pub(crate) fn in_runtime(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);
     // A read of standard input cannot be cancelled; nothing waits for it.

@@ -19,6 +19,14 @@ pub(crate) async fn shutdown() {
     }
 }
 
+/// Ready when the parent of a worker has another one serve: at SIGUSR2.
+pub(crate) async fn retirement() {
+    match signal(SignalKind::user_defined2()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// What tells `ask` of each SIGHUP and SIGUSR1 from now on, for as long as it is polled.
 pub(crate) fn reloads(ask: watch::Sender<()>) -> Outcome<impl Future<Output = ()>> {
     let mut hangup = signal(SignalKind::hangup())?;

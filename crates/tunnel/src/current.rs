@@ -25,7 +25,7 @@ impl<T: Clone> Current<T> {
     }
 
     /// What is in use now, and notice of what is later.
-    pub(crate) fn watch(&self) -> (T, watch::Receiver<T>) {
+    pub fn watch(&self) -> (T, watch::Receiver<T>) {
         let mut receiver = self.0.subscribe();
         let now = receiver.borrow_and_update().clone();
         (now, receiver)

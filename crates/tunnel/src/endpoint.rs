@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::{set_tcp_nodelay, socket_domain};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -190,6 +192,20 @@ impl Bound {
         Ok(Self { listener, at })
     }
 
+    /// What another process listens on and passed on to this one.
+    ///
+    /// # Errors
+    /// [`Error::Inherited`] if it is no listening socket.
+    pub fn passed_on(socket: OwnedFd) -> Result<Self> {
+        let listener = match socket_domain(&socket) {
+            Ok(AddressFamily::UNIX) => Listener::of_unix(socket.into()),
+            Ok(_) => Listener::of_tcp(socket.into()),
+            Err(error) => Err(error.into()),
+        };
+        let bound = listener.and_then(|listener| Ok(Self { at: listener.endpoint()?, listener }));
+        bound.map_err(|e| Error::Inherited { name: "a socket".into(), reason: e.to_string() })
+    }
+
     /// Where it listens, with the port that was chosen if it was 0.
     pub fn at(&self) -> &Endpoint {
         &self.at
@@ -203,6 +219,15 @@ impl Bound {
         let listener = self.listener.try_clone();
         let listener = listener.map_err(|source| Error::Listen { endpoint: self.at.clone(), source })?;
         Ok(Self { listener, at: self.at.clone() })
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener, _) => listener.as_fd(),
+        }
     }
 }
 

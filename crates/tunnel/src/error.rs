@@ -24,7 +24,7 @@ pub enum Error {
     #[error("{url} answers {code}")]
     Answer { url: String, code: u16 },
     /// A listener that the service manager was to pass on.
-    #[error("cannot listen on systemd:{name}: {reason}")]
+    #[error("cannot listen on {name}: {reason}")]
     Inherited { name: String, reason: String },
     #[error(transparent)]
     Tls(#[from] enclasp_tls::Error),

@@ -104,6 +104,27 @@ impl HttpUrl {
         Ok(Some(Fetched { fresh_for, tag, body: answer.into_body() }))
     }
 
+    /// Posts `body`, and returns what the answer holds, of `most` bytes at most.
+    ///
+    /// # Errors
+    /// [`Error::Connect`], [`Error::ConnectTimeout`], and [`Error::Answer`] if the answer is not 200.
+    pub async fn post(
+        &self,
+        content_type: &'static str,
+        body: Vec<u8>,
+        within: Duration,
+        most: usize,
+    ) -> Result<Vec<u8>> {
+        let request = self.request("POST").header(CONTENT_TYPE, content_type);
+        let answer = self.exchange(request, body, within, most).await?;
+        if answer.status() == StatusCode::OK { Ok(answer.into_body()) } else { Err(self.refused(&answer)) }
+    }
+
+    /// Where it leads.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     fn request(&self, method: &str) -> Builder {
         Request::builder()
             .method(method)

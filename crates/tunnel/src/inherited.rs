@@ -18,7 +18,7 @@ struct PassedOn {
 /// Takes the listener of that name. One that was passed on without a name is called `unknown`, as
 /// systemd calls it.
 pub(crate) fn take(name: &str) -> Result<Listener> {
-    let error = |reason: String| Error::Inherited { name: name.to_owned(), reason };
+    let error = |reason: String| Error::Inherited { name: format!("systemd:{name}"), reason };
     let mut passed_on = PASSED_ON.lock().unwrap_or_else(PoisonError::into_inner);
     let PassedOn { listeners, names } = passed_on.get_or_insert_with(PassedOn::from_environment);
     let Some(index) = names.iter().position(|given| given == name) else {

@@ -8,6 +8,7 @@
 
 mod client;
 mod current;
+mod deadline;
 mod endpoint;
 mod error;
 mod health;

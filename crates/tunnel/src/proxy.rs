@@ -65,6 +65,11 @@ impl fmt::Display for Proxy {
 }
 
 impl Proxy {
+    /// Where it is.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Connects to `target` through the proxy; to one that is no TCP address, past it.
     pub(crate) async fn connect(&self, target: &Endpoint, within: Duration) -> Result<Stream> {
         let Endpoint::Tcp { host, port } = target else {

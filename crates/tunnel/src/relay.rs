@@ -5,14 +5,14 @@ use std::future::{pending, poll_fn};
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use enclasp_tls::{Error as TlsError, Evidence, Handshake, Server, explain};
 use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
 
+use crate::deadline::Deadline;
 use crate::endpoint::Stream;
 use crate::metrics::Counted;
 use crate::{Error, Limits};
@@ -65,11 +65,16 @@ impl Relay {
         let Self { mut ends, line } = self;
         let ended = match ends.begin() {
             Ok(()) => {
-                let mut time = Time::new(limits);
+                let mut deadline = Deadline::new(limits);
                 poll_fn(|cx| match ends.poll(cx) {
                     Poll::Pending => match recheck.as_mut().map(|recheck| recheck.poll(&ends, cx)) {
                         Some(Poll::Ready(())) => Poll::Ready(Err(Broken::Revoked)),
-                        Some(Poll::Pending) | None => time.poll(&ends, cx).map(|why| Err(Broken::Time(why))),
+                        Some(Poll::Pending) | None => {
+                            let carried = ends.inward.bytes + ends.outward.bytes;
+                            deadline
+                                .poll(ends.is_half_closed(), carried, cx)
+                                .map(|why| Err(Broken::Time(why)))
+                        }
                     },
                     ended => ended,
                 })
@@ -81,44 +86,6 @@ impl Relay {
             counted.timed_out();
         }
         line.log(&ends, ended);
-    }
-}
-
-/// When a connection has to end. Most have no such time, and no timer.
-struct Time {
-    close_timeout: Option<Duration>,
-    lifetime: Option<Pin<Box<Sleep>>>,
-    closing: Option<Pin<Box<Sleep>>>,
-    /// How many bytes had been carried when `closing` began.
-    carried: u64,
-}
-
-impl Time {
-    fn new(limits: &Limits) -> Self {
-        let lifetime = limits.max_lifetime.map(|after| Box::pin(sleep(after)));
-        Self { close_timeout: limits.close_timeout, lifetime, closing: None, carried: 0 }
-    }
-
-    /// Ready with the reason when it is over.
-    fn poll(&mut self, ends: &Ends, cx: &mut Context<'_>) -> Poll<&'static str> {
-        if self.lifetime.as_mut().is_some_and(|lifetime| lifetime.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready("its longest lifetime is over");
-        }
-        let (Some(after), true) = (self.close_timeout, ends.is_half_closed()) else {
-            return Poll::Pending;
-        };
-        loop {
-            let carried = ends.inward.bytes + ends.outward.bytes;
-            let closing = self.closing.get_or_insert_with(|| {
-                self.carried = carried;
-                Box::pin(sleep(after))
-            });
-            std::task::ready!(closing.as_mut().poll(cx));
-            self.closing = None;
-            if self.carried == carried {
-                return Poll::Ready("one end closed, and the other did not in time");
-            }
-        }
     }
 }
 

@@ -96,6 +96,13 @@ pub(crate) async fn run(global: &Global, renew: Renew) -> Outcome {
     announce(renew.exec.as_deref(), &renewed).await
 }
 
+/// Renews an identity whenever it is due, for ever.
+pub(crate) async fn keep(state: &State, identity: String) -> Outcome {
+    let (due, daemon, rekey) = (false, true, false);
+    let renew = Renew { identity: Some(identity), rekey, due, daemon, before: None, exec: None };
+    daemon::rounds(state, &renew).await
+}
+
 /// Why an identity was not renewed.
 struct NotRenewed {
     failure: Failure,

@@ -44,30 +44,32 @@ pub(super) async fn once(state: &State, renew: &Renew) -> Outcome {
 
 /// Renews each identity when it is due, until the process is told to end.
 pub(super) async fn forever(state: &State, renew: &Renew) -> Outcome {
-    let mut plans = BTreeMap::<String, Plan>::new();
-    let rounds = async {
-        loop {
-            let mut wake = SystemTime::now() + LOOK;
-            match renewable(state, renew.identity.as_deref()) {
-                Ok(identities) => {
-                    plans.retain(|name, _| identities.iter().any(|identity| identity.name == *name));
-                    for identity in identities {
-                        let plan = plans.entry(identity.name.clone()).or_default();
-                        if let Some(next) = round(state, renew, &identity, plan).await {
-                            wake = wake.min(next);
-                        }
-                    }
-                }
-                Err(failure) => tracing::error!(error = failure.message(), "cannot list the identities"),
-            }
-            // A moment at least, so that nothing makes a busy loop.
-            let pause = wake.duration_since(SystemTime::now()).unwrap_or_default();
-            sleep(pause.max(Duration::from_millis(500))).await;
-        }
-    };
     tokio::select! {
         () = signals::shutdown() => Ok(()),
-        never = rounds => never,
+        never = rounds(state, renew) => never,
+    }
+}
+
+/// Renews each identity when it is due, for ever.
+pub(super) async fn rounds(state: &State, renew: &Renew) -> Outcome {
+    let mut plans = BTreeMap::<String, Plan>::new();
+    loop {
+        let mut wake = SystemTime::now() + LOOK;
+        match renewable(state, renew.identity.as_deref()) {
+            Ok(identities) => {
+                plans.retain(|name, _| identities.iter().any(|identity| identity.name == *name));
+                for identity in identities {
+                    let plan = plans.entry(identity.name.clone()).or_default();
+                    if let Some(next) = round(state, renew, &identity, plan).await {
+                        wake = wake.min(next);
+                    }
+                }
+            }
+            Err(failure) => tracing::error!(error = failure.message(), "cannot list the identities"),
+        }
+        // A moment at least, so that nothing makes a busy loop.
+        let pause = wake.duration_since(SystemTime::now()).unwrap_or_default();
+        sleep(pause.max(Duration::from_millis(500))).await;
     }
 }
 

@@ -8,12 +8,17 @@ use enclasp_keystore::KeyUri;
 use crate::args::Global;
 use crate::failure::Outcome;
 
-/// Where a tunnel's identities and keys are. Cloning shares the supervisor.
+/// Where a tunnel's identities and keys are. Cloning shares the supervisors.
 #[derive(Clone)]
 pub(super) struct Agents {
     global: Global,
-    /// For each agent that a key of the tunnels is in.
-    supervised: Arc<Mutex<Vec<(Holder, State)>>>,
+    supervised: Arc<Mutex<Vec<Supervised>>>,
+}
+
+/// The agents that a supervisor starts, and the state that has it do so.
+struct Supervised {
+    holders: Vec<Holder>,
+    state: State,
 }
 
 impl Agents {
@@ -26,15 +31,34 @@ impl Agents {
         self.global.state()
     }
 
+    /// Has one supervisor start the agents of these keys, when they are needed: before this process closes
+    /// itself off, in which it can start none.
+    pub(super) fn supervise(&self, keys: &[KeyUri]) -> Outcome {
+        let mut holders = Vec::new();
+        for key in keys {
+            let holder = Holder::of(key)?;
+            if !holders.contains(&holder) {
+                holders.push(holder);
+            }
+        }
+        if holders.is_empty() { Ok(()) } else { self.start(holders).map(drop) }
+    }
+
     /// The state whose supervisor starts the agent of `key`.
     pub(super) fn state_of(&self, key: &KeyUri) -> Outcome<State> {
         let holder = Holder::of(key)?;
+        let known = {
+            let supervised = self.supervised.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = supervised.iter();
+            all.find(|one| one.holders.contains(&holder)).map(|one| one.state.clone())
+        };
+        known.map_or_else(|| self.start(vec![holder]), Ok)
+    }
+
+    fn start(&self, holders: Vec<Holder>) -> Outcome<State> {
+        let state = self.global.state()?.supervised(&holders)?;
         let mut supervised = self.supervised.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, state)) = supervised.iter().find(|(known, _)| *known == holder) {
-            return Ok(state.clone());
-        }
-        let state = self.global.state()?.supervised(std::slice::from_ref(&holder))?;
-        supervised.push((holder, state.clone()));
+        supervised.push(Supervised { holders, state: state.clone() });
         Ok(state)
     }
 

@@ -40,6 +40,10 @@ pub(crate) struct Many {
     /// The file, TOML.
     #[arg(long, value_name = "FILE")]
     pub(super) config: PathBuf,
+    /// Be the worker of the process at the other end of standard input, of so many before. Not for the
+    /// command line.
+    #[arg(long, hide = true)]
+    pub(super) worker: Option<u32>,
     #[command(flatten)]
     pub(crate) log: LogFlags,
 }

@@ -62,6 +62,9 @@ pub(super) struct ServerFlags {
     /// When a list of revoked certificates names the client of an open connection, end it.
     #[arg(long)]
     drop_revoked: bool,
+    /// Fetch the OCSP answer about the certificate ahead of time, and hand it to clients with it.
+    #[arg(long)]
+    staple_ocsp: bool,
     /// Ask here whether the target is well: a URL that answers 200 [default: connecting is enough].
     #[arg(long, value_name = "URL")]
     target_status: Option<HttpUrl>,
@@ -210,6 +213,9 @@ struct Common {
     /// Start though the target's name cannot be resolved yet.
     #[arg(long)]
     skip_resolve: bool,
+    /// Renew the identity's certificate when it is due, as `enclasp renew --daemon` does.
+    #[arg(long)]
+    renew: bool,
 }
 
 impl ServerFlags {
@@ -259,7 +265,8 @@ impl ServerFlags {
             return Err(Failure::usage("--drop-revoked needs a list of revoked certificates")
                 .hint("name one with --crl FILE|URL"));
         }
-        let side = Side::Server { access, proxy_protocol: mode, check, drop_revoked: self.drop_revoked };
+        let (drop_revoked, staple) = (self.drop_revoked, self.staple_ocsp);
+        let side = Side::Server { access, proxy_protocol: mode, check, drop_revoked, staple };
         self.common.plan(self.listen, self.target, source, side)
     }
 }
@@ -352,6 +359,10 @@ impl Common {
             return Err(Failure::usage(said).hint("leave one of them out: both have good defaults"));
         }
         self.revocation.check()?;
+        if self.renew && !matches!(source, Source::Identity(_)) {
+            return Err(Failure::usage("--renew is for identities, and none is presented")
+                .hint("`enclasp enroll` makes one; present it with --identity NAME"));
+        }
         let max_connections = match self.max_concurrent_conns {
             0 => Limits::MOST_CONNECTIONS,
             number => number.min(Limits::MOST_CONNECTIONS),
@@ -374,6 +385,7 @@ impl Common {
             timed_reload: self.timed_reload.and_then(some),
             revocation: self.revocation,
             skip_resolve: self.skip_resolve,
+            renew: self.renew,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The tunnels of one process: prepared all or none, launched in the place of those before them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use enclasp_tls::{Credential, Options, Server};
@@ -14,14 +15,18 @@ use super::agents::Agents;
 use super::lists::Lists;
 use super::plan::{Material, Parts, Plan, Side, Stamp, Tls};
 use super::reload::{InUse, Presented, Reload};
+use super::staple::Staple;
 use super::told;
+use super::worker::Above;
 use crate::args::Global;
+use crate::command::renew;
 use crate::failure::Outcome;
 use crate::{command, output};
 
 /// The tunnels that run.
 pub(super) struct Fleet {
     agents: Agents,
+    pub(super) above: Above,
     pub(super) metrics: Metrics,
     /// How each is.
     pub(super) healths: Current<Vec<Health>>,
@@ -29,6 +34,8 @@ pub(super) struct Fleet {
     pub(super) status_tls: Option<Current<Server>>,
     afloat: Vec<Afloat>,
     running: JoinSet<()>,
+    /// The renewal of each identity that a tunnel renews.
+    renewals: JoinSet<()>,
     asked: watch::Receiver<()>,
 }
 
@@ -56,17 +63,20 @@ struct Prepared {
     stamp: Stamp,
     parts: Parts,
     lists: Arc<Lists>,
+    staple: Staple,
 }
 
 impl Fleet {
-    pub(super) fn new(agents: Agents, asked: watch::Receiver<()>) -> Self {
+    pub(super) fn new(agents: Agents, asked: watch::Receiver<()>, above: Above) -> Self {
         Self {
             agents,
+            above,
             metrics: Metrics::default(),
             healths: Current::new(Vec::new()),
             status_tls: None,
             afloat: Vec::new(),
             running: JoinSet::new(),
+            renewals: JoinSet::new(),
             asked,
         }
     }
@@ -83,25 +93,33 @@ impl Fleet {
             plan.resolve().await?;
             let plan = Arc::new(plan);
             let lists = Lists::open(&plan.revocation, &lists_before).await?;
-            let (Material { parts, identity, stamp }, tls) = {
-                let (plan, agents, revocation) = (plan.clone(), self.agents.clone(), lists.revocation());
-                command::blocking(move || {
-                    let material = plan.load(&agents)?;
-                    let tls = material.parts.tls(revocation)?;
-                    Ok((material, tls))
-                })
-                .await?
+            let Material { parts, identity, stamp } = {
+                let (plan, agents) = (plan.clone(), self.agents.clone());
+                command::blocking(move || plan.load(&agents)).await?
+            };
+            let staple = plan.staple(&parts);
+            if let Some(credential) = parts.credential() {
+                staple.begin(credential).await?;
+            }
+            let tls = {
+                let (parts, revocation, staple) = (parts.clone(), lists.revocation(), staple.clone());
+                command::blocking(move || parts.tls(revocation, &staple)).await?
             };
             let bound = match self.afloat.iter().find(|afloat| afloat.listen == plan.listen) {
                 Some(before) => before.bound.try_clone()?,
-                None => Bound::listen(&plan.listen).await?,
+                None => self.above.listen(&plan.listen).await?,
             };
             let identity = Presented::new(identity);
             let listen = bound.try_clone()?;
             let tunnel = Tunnel::new(&plan, listen, tls, self.metrics.clone(), &identity, &self.agents)?;
-            prepared.push(Prepared { plan, tunnel, bound, identity, stamp, parts, lists });
+            prepared.push(Prepared { plan, tunnel, bound, identity, stamp, parts, lists, staple });
         }
         Ok(Ready(prepared))
+    }
+
+    /// The addresses of those that run, as they were asked for.
+    pub(super) fn listens_on(&self) -> impl Iterator<Item = &Endpoint> {
+        self.afloat.iter().map(|afloat| &afloat.listen)
     }
 
     /// Runs them, when those before take nobody new any more, which go on with what is open.
@@ -110,10 +128,11 @@ impl Fleet {
         for afloat in self.afloat.drain(..) {
             afloat.closed.wait().await;
         }
+        self.renew(&ready);
         let mut status = self.status_tls.clone();
         let mut afloat = Vec::new();
         for prepared in ready.0 {
-            let Prepared { plan, tunnel, bound, identity, stamp, parts, lists } = prepared;
+            let Prepared { plan, tunnel, bound, identity, stamp, parts, lists, staple } = prepared;
             // The first certificate is the status's.
             let status = parts.credential().and_then(|_| status.take());
             if let (Some(status), Some(credential)) = (&status, parts.credential()) {
@@ -129,11 +148,13 @@ impl Fleet {
                 parts,
                 lists: lists.clone(),
                 newer_lists: lists.changes(),
+                staple: staple.clone(),
                 identity,
                 health: health.clone(),
                 status,
                 asked: self.asked.clone(),
             };
+            let follow_staple = tunnel.follow_staple(staple);
             let follow_lists = lists.clone().follow(health.clone(), self.asked.clone());
             afloat.push(Afloat {
                 listen: plan.listen.clone(),
@@ -149,11 +170,33 @@ impl Fleet {
                     () = run => {}
                     () = reload.run() => {}
                     () = follow_lists => {}
+                    () = follow_staple => {}
                 }
             });
         }
         self.healths.replace(afloat.iter().map(|afloat| afloat.health.clone()).collect());
         self.afloat = afloat;
+    }
+
+    /// Renews the identities of these tunnels in the place of those before. A renewal that is under way may be
+    /// interrupted at any time.
+    fn renew(&mut self, ready: &Ready) {
+        let renewing = ready.0.iter().filter(|prepared| prepared.plan.renew);
+        let identities = renewing.filter_map(|prepared| prepared.identity.get());
+        let identities: BTreeMap<_, _> = identities.map(|identity| (identity.name, identity.key)).collect();
+        self.renewals = JoinSet::new();
+        for (name, key) in identities {
+            let agents = self.agents.clone();
+            self.renewals.spawn(async move {
+                let kept = match agents.state_of(&key) {
+                    Ok(state) => renew::keep(&state, name).await,
+                    Err(failure) => Err(failure),
+                };
+                if let Err(failure) = kept {
+                    tracing::error!(cause = failure.message(), "identities are not renewed");
+                }
+            });
+        }
     }
 
     /// Has all take nobody new, and waits until what is open has ended or its time is over.
@@ -258,6 +301,20 @@ impl Tunnel {
         match self {
             Self::Server(tunnel) => tunnel.closed(),
             Self::Client(tunnel) => tunnel.closed(),
+        }
+    }
+
+    /// Keeps what is stapled up to date, for ever.
+    fn follow_staple(&self, staple: Staple) -> impl Future<Output = ()> + Send + use<> {
+        let server = match self {
+            Self::Server(tunnel) => Some(tunnel.tls()),
+            Self::Client(_) => None,
+        };
+        async move {
+            match server {
+                Some(server) => staple.follow(server).await,
+                None => std::future::pending().await,
+            }
         }
     }
 

@@ -9,8 +9,9 @@ use enclasp_tunnel::{Endpoint, Limits, Proxy, ProxyProtocol, TargetCheck};
 use rustls_pki_types::CertificateDer;
 
 use super::agents::Agents;
-use super::revocation::RevocationFlags;
+use super::revocation::{ListSource, RevocationFlags};
 use super::source::{Loaded, Source};
+use super::staple::Staple;
 use crate::failure::{Failure, Outcome};
 use crate::input;
 
@@ -28,6 +29,8 @@ pub(super) struct Plan {
     pub(super) timed_reload: Option<Duration>,
     /// Whether it starts though the target's name cannot be resolved.
     pub(super) skip_resolve: bool,
+    /// Whether it renews the identity that it presents.
+    pub(super) renew: bool,
 }
 
 /// What sets servers and clients apart.
@@ -40,6 +43,8 @@ pub(super) enum Side {
         check: TargetCheck,
         /// Whether open connections of clients that were revoked end.
         drop_revoked: bool,
+        /// Whether the OCSP answer about the certificate is stapled to it.
+        staple: bool,
     },
     Client {
         servers: Access,
@@ -92,20 +97,32 @@ pub(super) enum Parts {
 }
 
 impl Parts {
-    /// With these lists. Reading them may take a while.
+    /// With these lists and what is stapled. Reading lists may take a while.
     ///
     /// # Errors
     /// What cannot be used.
-    pub(super) fn tls(&self, revocation: Revocation) -> Outcome<Tls> {
-        Ok(match self.clone() {
-            Self::Anonymous(server) => Tls::Server(server),
+    pub(super) fn tls(&self, revocation: Revocation, staple: &Staple) -> Outcome<Tls> {
+        let server = match self.clone() {
+            Self::Anonymous(server) => server,
             Self::Server(credential, clients, options) => {
-                Tls::Server(Server::new(credential, Clients { revocation, ..clients }, options)?)
+                Server::new(credential, Clients { revocation, ..clients }, options)?
             }
             Self::Client(credential, servers, options) => {
-                Tls::Client(Client::to(Servers { revocation, ..servers }, credential, options)?)
+                let client = Client::to(Servers { revocation, ..servers }, credential, options)?;
+                return Ok(Tls::Client(client));
             }
-        })
+        };
+        staple.attach(&server);
+        Ok(Tls::Server(server))
+    }
+
+    /// What the peers' certificates have to lead to.
+    pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
+        match self {
+            Self::Anonymous(_) => &[],
+            Self::Server(_, clients, _) => &clients.roots,
+            Self::Client(_, servers, _) => &servers.roots,
+        }
     }
 
     /// What is presented.
@@ -176,6 +193,50 @@ impl Plan {
             }
         };
         Ok(Material { parts, stamp: Stamp { files, identity: identity.clone() }, identity })
+    }
+
+    /// What the OCSP answer about `parts` is kept in.
+    pub(super) fn staple(&self, parts: &Parts) -> Staple {
+        match self.side {
+            Side::Server { staple: true, .. } => Staple::new(parts.roots().to_vec()),
+            _ => Staple::none(),
+        }
+    }
+
+    /// The files that it is made of.
+    pub(super) fn files(&self) -> Vec<&Path> {
+        let mut files = self.source.files();
+        files.extend(self.source.secret_file());
+        files.extend(self.cacert.as_deref());
+        files.extend(self.revocation.sources().iter().filter_map(|source| match source {
+            ListSource::File(path) => Some(path.as_path()),
+            ListSource::Url(_) => None,
+        }));
+        files
+    }
+
+    /// What it connects to.
+    pub(super) fn connects_to(&self) -> Vec<&Endpoint> {
+        let lists = self.revocation.sources().iter().filter_map(|source| match source {
+            ListSource::Url(url) => Some(url.endpoint()),
+            ListSource::File(_) => None,
+        });
+        let beside = match &self.side {
+            Side::Server { check: TargetCheck::Http(url), .. } => Some(url.endpoint()),
+            Side::Client { proxy: Some(proxy), .. } => Some(proxy.endpoint()),
+            _ => None,
+        };
+        lists.chain(beside).chain([&self.target]).collect()
+    }
+
+    /// Whether it connects to places that only its certificate or its identity names.
+    pub(super) fn reaches_anywhere(&self) -> bool {
+        self.renew || matches!(self.side, Side::Server { staple: true, .. })
+    }
+
+    /// Whether what it presents is an identity.
+    pub(super) fn presents_identity(&self) -> bool {
+        matches!(self.source, Source::Identity(_))
     }
 
     /// Whether it presents a certificate.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use enclasp_enroll::duration;
 use enclasp_tls::{Credential, Options, Server};
-use enclasp_tunnel::{Bound, Current, Endpoint, HttpUrl, Push, StatusAddress, StatusConfig, StatusServer};
+use enclasp_tunnel::{Current, Endpoint, HttpUrl, Push, StatusAddress, StatusConfig, StatusServer};
 use tokio::sync::watch;
 
 use super::fleet::Fleet;
@@ -33,6 +33,9 @@ pub(super) struct Process {
     /// How often metrics are sent.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     metrics_interval: Duration,
+    /// Do not close this process off from files, programs and ports that are not named here.
+    #[arg(long, help_heading = "Sandbox")]
+    disable_landlock: bool,
 }
 
 /// The log.
@@ -94,6 +97,21 @@ impl Process {
         }
     }
 
+    /// Whether this process closes itself off.
+    pub(super) fn is_closed_off(&self) -> bool {
+        !self.disable_landlock
+    }
+
+    /// Where the status listens.
+    pub(super) fn listens_on(&self) -> Option<&Endpoint> {
+        self.status.as_ref().map(|status| &status.listen)
+    }
+
+    /// Where metrics are sent.
+    pub(super) fn connects_to(&self) -> impl Iterator<Item = &Endpoint> {
+        self.metrics_graphite.iter().chain(self.metrics_url.as_ref().map(HttpUrl::endpoint))
+    }
+
     /// What the status presents.
     pub(super) fn status_tls(&self, credential: Option<&Credential>) -> Outcome<Option<Current<Server>>> {
         match (&self.status, credential) {
@@ -112,7 +130,7 @@ impl Process {
     ) -> Outcome<Option<StatusServer>> {
         let Some(address) = &self.status else { return Ok(None) };
         let config = StatusConfig {
-            listen: Bound::listen(&address.listen).await?,
+            listen: fleet.above.listen(&address.listen).await?,
             tls: fleet.status_tls.clone(),
             tunnels: fleet.healths.clone(),
             metrics: fleet.metrics.clone(),

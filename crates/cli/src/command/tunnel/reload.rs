@@ -13,6 +13,7 @@ use super::agents::Agents;
 use super::fleet::show;
 use super::lists::Lists;
 use super::plan::{Material, Parts, Plan, Stamp, Tls};
+use super::staple::Staple;
 use crate::failure::{Failure, Outcome};
 use crate::{command, session};
 
@@ -47,6 +48,7 @@ pub(super) struct Reload {
     pub(super) lists: Arc<Lists>,
     /// Changes when there are newer ones.
     pub(super) newer_lists: watch::Receiver<()>,
+    pub(super) staple: Staple,
     pub(super) identity: Presented,
     pub(super) health: Health,
     /// What the status presents, if it is this tunnel's certificate.
@@ -99,11 +101,11 @@ impl Reload {
 
     async fn load_if(&self, anyway: bool) -> Outcome<Option<(Material, Tls)>> {
         let (plan, agents, stamp) = (self.plan.clone(), self.agents.clone(), self.stamp.clone());
-        let lists = self.lists.clone();
+        let (lists, staple) = (self.lists.clone(), self.staple.clone());
         command::blocking(move || match anyway || plan.has_changed(&stamp, &agents)? {
             true => {
                 let material = plan.load(&agents)?;
-                let tls = material.parts.tls(lists.revocation())?;
+                let tls = material.parts.tls(lists.revocation(), &staple)?;
                 Ok(Some((material, tls)))
             }
             false => Ok(None),
@@ -113,8 +115,8 @@ impl Reload {
 
     /// Has new connections looked up in the lists as they are now.
     async fn use_newer_lists(&self) {
-        let (parts, lists) = (self.parts.clone(), self.lists.clone());
-        match command::blocking(move || parts.tls(lists.revocation())).await {
+        let (parts, lists, staple) = (self.parts.clone(), self.lists.clone(), self.staple.clone());
+        match command::blocking(move || parts.tls(lists.revocation(), &staple)).await {
             Ok(tls) => {
                 self.in_use.replace(tls);
                 tracing::info!(listen = %self.plan.listen, "new connections are looked up in the newer lists");
@@ -158,7 +160,7 @@ impl Presented {
         Self(Arc::new(Mutex::new(identity)))
     }
 
-    fn get(&self) -> Option<Identity> {
+    pub(super) fn get(&self) -> Option<Identity> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

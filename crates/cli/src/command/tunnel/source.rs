@@ -238,6 +238,36 @@ impl Source {
         })
     }
 
+    /// The keys that an agent holds for it, as far as is known now.
+    pub(super) fn keys(&self, agents: &Agents) -> Vec<KeyUri> {
+        match self {
+            Self::Token { token, .. } => vec![token.clone()],
+            Self::Identity(choice) => {
+                let of_identities = || -> Outcome<Vec<KeyUri>> {
+                    let state = agents.state()?;
+                    let Some(identity) = session::client_identity(&state, choice, false)? else {
+                        return Ok(Vec::new());
+                    };
+                    // Another one's key may pay for its renewals.
+                    let sponsor = identity.certified_by.as_deref().map(|name| state.identities()?.get(name));
+                    let sponsor = sponsor.and_then(Result::ok).map(|sponsor| sponsor.key);
+                    Ok(sponsor.into_iter().chain([identity.key]).collect())
+                };
+                // What is wrong with it is said when it is loaded.
+                of_identities().unwrap_or_default()
+            }
+            Self::Keystore { .. } | Self::Files { .. } | Self::Nothing => Vec::new(),
+        }
+    }
+
+    /// The file of its passphrase.
+    pub(super) fn secret_file(&self) -> Option<&Path> {
+        match self {
+            Self::Keystore { passphrase: Secret::File(path), .. } => Some(path),
+            _ => None,
+        }
+    }
+
     /// The files that it is read from.
     pub(super) fn files(&self) -> Vec<&Path> {
         match self {
