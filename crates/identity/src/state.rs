@@ -88,6 +88,12 @@ impl State {
         Ok(self)
     }
 
+    /// Says so in the log if the supervisor ends before it is dropped. To be called once the sandbox
+    /// is closed, as it starts a thread.
+    pub fn wait_for_supervisor(&self) {
+        self.supervisor.iter().for_each(Supervisor::wait_for);
+    }
+
     /// The folder of everything.
     pub fn root(&self) -> &Path {
         &self.root

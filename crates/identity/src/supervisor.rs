@@ -75,20 +75,10 @@ struct Started {
 #[derive(Clone)]
 pub(crate) struct Supervisor(Arc<Supervised>);
 
-/// It is not waited for in a thread: its owner closes its sandbox while it has one.
 struct Supervised {
     orders: UnixStream,
-    process: Option<Child>,
-}
-
-impl Drop for Supervised {
-    fn drop(&mut self) {
-        // It ends at the end of its orders.
-        let _ = self.orders.shutdown(Shutdown::Both);
-        if let Some(process) = &mut self.process {
-            let _ = process.wait();
-        }
-    }
+    /// Until it is [waited for](Supervisor::wait_for).
+    process: Mutex<Option<Child>>,
 }
 
 impl Supervisor {
@@ -108,8 +98,22 @@ impl Supervisor {
         crate::state::without_pins(&mut command);
         // Not in our process group: who interrupts us lets us finish first.
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).process_group(0).current_dir("/");
-        let process = Some(command.spawn().map_err(failed)?);
+        let process = Mutex::new(Some(command.spawn().map_err(failed)?));
         Ok(Self(Arc::new(Supervised { orders: ours, process })))
+    }
+
+    /// Says so in the log if the supervisor ends before its owner drops it. It takes a thread, which a
+    /// process that is yet to close its sandbox must not have.
+    pub(crate) fn wait_for(&self) {
+        let process = self.0.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut process) = process else { return };
+        let owned = Arc::downgrade(&self.0);
+        crate::state::in_a_thread("supervisor's end", move || {
+            let ended = process.wait();
+            if let (Ok(status), true) = (ended, owned.strong_count() > 0) {
+                tracing::warn!(%status, "the supervisor ended: no agent is started again until this program is");
+            }
+        });
     }
 
     /// Has the agent of `holder` listen.
@@ -314,7 +318,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = State::at(folder.path()).unwrap();
         let (orders, passed) = UnixStream::pair().unwrap();
-        let supervisor = Supervisor(Arc::new(Supervised { orders, process: None }));
+        let supervisor = Supervisor(Arc::new(Supervised { orders, process: Mutex::default() }));
         let serving = thread::spawn(move || {
             let post = Arc::new(Post::new(&state, Holder::Pkcs11("/one.so".into())));
             let posts = HashMap::from([(post.holder.name(), post)]);

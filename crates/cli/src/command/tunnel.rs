@@ -80,6 +80,7 @@ fn closed_off(
         if let Err(error) = needs.close() {
             tracing::warn!(cause = %error, hint = error.hint(), "goes on all the same");
         }
+        agents.wait_for_supervisors();
     }
     crate::in_runtime(run(global, agents, plans, process, config, above))
 }

@@ -44,6 +44,12 @@ impl Agents {
         if holders.is_empty() { Ok(()) } else { self.start(holders).map(drop) }
     }
 
+    /// Says so in the log if a supervisor ends before this process, from when it is closed off.
+    pub(super) fn wait_for_supervisors(&self) {
+        let supervised = self.supervised.lock().unwrap_or_else(PoisonError::into_inner);
+        supervised.iter().for_each(|one| one.state.wait_for_supervisor());
+    }
+
     /// The state whose supervisor starts the agent of `key`.
     pub(super) fn state_of(&self, key: &KeyUri) -> Outcome<State> {
         let holder = Holder::of(key)?;
@@ -52,7 +58,12 @@ impl Agents {
             let mut all = supervised.iter();
             all.find(|one| one.holders.contains(&holder)).map(|one| one.state.clone())
         };
-        known.map_or_else(|| self.start(vec![holder]), Ok)
+        if let Some(state) = known {
+            return Ok(state);
+        }
+        let state = self.start(vec![holder])?;
+        state.wait_for_supervisor();
+        Ok(state)
     }
 
     fn start(&self, holders: Vec<Holder>) -> Outcome<State> {
