@@ -69,6 +69,14 @@ impl OcspAnswer {
         let answer = answers.find(|one| names_it(&one.certificate)).ok_or_else(|| {
             malformed(ANSWER, format!("it is not about certificate {}", certificate.serial()))
         })?;
+        let this_update = answer.this_update.to_system_time();
+        let next_update = answer.next_update.map(|time| time.to_system_time());
+        if this_update > now + SKEW {
+            return Err(malformed(ANSWER, format!("it is of a time to come, {}", rfc3339(this_update))));
+        }
+        if let Some(over) = next_update.filter(|next| *next < now) {
+            return Err(malformed(ANSWER, format!("its time was over at {}", rfc3339(over))));
+        }
         let signature = basic.signature.as_bytes().unwrap_or_default();
         let signed = Signed { content: &content, algorithm: basic.algorithm, signature };
         check(ANSWER, &signed, issuer.spki()).or_else(|error| {
@@ -78,14 +86,6 @@ impl OcspAnswer {
             let mut speakers = others.filter(|other| speaks_for(other, issuer, now));
             speakers.find_map(|speaker| check(ANSWER, &signed, speaker.spki()).ok()).ok_or(error)
         })?;
-        let this_update = answer.this_update.to_system_time();
-        let next_update = answer.next_update.map(|time| time.to_system_time());
-        if this_update > now + SKEW {
-            return Err(malformed(ANSWER, format!("it is of a time to come, {}", rfc3339(this_update))));
-        }
-        if let Some(over) = next_update.filter(|next| *next < now) {
-            return Err(malformed(ANSWER, format!("its time was over at {}", rfc3339(over))));
-        }
         Ok(Self { status: status(answer.status, certificate), this_update, next_update })
     }
 }
