@@ -29,6 +29,7 @@ mod options;
 mod recorder;
 mod revocation;
 mod server;
+mod sessions;
 mod signer;
 mod verifier;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use enclasp_pki::{Certificate, rfc3339};
-use rustls::server::{ServerSessionMemoryCache, WantsServerCert};
+use rustls::server::WantsServerCert;
 use rustls::{ConfigBuilder, ServerConfig, ServerConnection};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,6 +16,7 @@ use crate::handshake::{DURING, close, complete, sign_timeout};
 use crate::known::{Chain, KnownChains};
 use crate::options::{provider, trust};
 use crate::recorder::{Record, Recorder};
+use crate::sessions::Sessions;
 use crate::signer::Resolver;
 use crate::verifier::{ANY_NAME, ClientVerifier};
 use crate::{Access, Credential, Error, Options, Result, Revocation};
@@ -155,7 +156,7 @@ impl Server {
         let mut config = config.with_cert_resolver(resolver.clone());
         config.alpn_protocols = options.alpn_protocols();
         // Sessions stay here rather than in tickets: what is forgotten cannot be resumed.
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        config.session_storage = Arc::new(Sessions::new(SESSIONS));
         // Each connection brings its successor's, and each is a session to keep.
         config.send_tls13_tickets = 1;
         // Most clients name AES-256 first without a need for it.
