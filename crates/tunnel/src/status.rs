@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use enclasp_pki::rfc3339;
@@ -136,9 +136,11 @@ impl Shown {
     }
 
     async fn serve_http(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Send + Unpin) {
+        // Dropped when the answer is out: the process may be gone a moment later.
+        let stop = Arc::new(OnceLock::new());
         let service = service_fn(|request| {
-            let shown = self.clone();
-            async move { Ok::<_, Infallible>(shown.answer(&request).await) }
+            let (shown, stop) = (self.clone(), stop.clone());
+            async move { Ok::<_, Infallible>(shown.answer(&request, &stop).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -149,7 +151,7 @@ impl Shown {
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>, stop: &OnceLock<Stop>) -> Response<Full<Bytes>> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let format = match request.uri().path() {
             "/_status" if reads => {
@@ -162,7 +164,7 @@ impl Shown {
             }
             "/_metrics/json" if reads => "json",
             "/_metrics/prometheus" if reads => "prometheus",
-            "/_shutdown" => return self.shut_down(request.method()),
+            "/_shutdown" => return self.shut_down(request.method(), stop),
             "/_status" | "/_metrics" | "/_metrics/json" | "/_metrics/prometheus" => {
                 return text_answer(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
             }
@@ -200,15 +202,27 @@ impl Shown {
         (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, status)
     }
 
-    fn shut_down(&self, method: &Method) -> Response<Full<Bytes>> {
+    fn shut_down(&self, method: &Method, stop: &OnceLock<Stop>) -> Response<Full<Bytes>> {
         match &self.shutdown {
             None => text_answer(StatusCode::NOT_FOUND, "--enable-shutdown allows it\n"),
             Some(_) if method != Method::POST => text_answer(StatusCode::METHOD_NOT_ALLOWED, "only POST\n"),
             Some(shutdown) => {
-                shutdown.send_replace(true);
-                text_answer(StatusCode::OK, "shutting down\n")
+                stop.get_or_init(|| Stop(shutdown.clone()));
+                let mut answer = text_answer(StatusCode::OK, "shutting down\n");
+                let close = hyper::header::HeaderValue::from_static("close");
+                answer.headers_mut().insert(hyper::header::CONNECTION, close);
+                answer
             }
         }
+    }
+}
+
+/// Ends the tunnel when it is dropped.
+struct Stop(watch::Sender<bool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 
