@@ -60,6 +60,23 @@ fn a_link_that_leads_outside_is_not_followed() {
     }
 }
 
+/// A certificate beside the keys' folder, as in somebody's home, does not open that.
+#[test]
+fn keys_of_the_software_enclave_stay_closed_whatever_file_is_named() {
+    let home = home();
+    let backend = Backend::one_line();
+    let (tunnel, port) = home.start_listening(&format!(
+        "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --cert srv.pem --key srv.key --cacert ca/root.pem \
+         --allow-all",
+        backend.port
+    ));
+    lead(&home, "srv.pem", home.path("state/keys/at-rest.key"));
+    let line = tunnel.stderr.wait_for("what was loaded before stays in use");
+    assert!(line.contains("srv.pem") && line.contains("Permission denied"), "{line}");
+    let line = format!("connect localhost:{port} --identity laptop");
+    home.enclasp_with_input(&line, "ping\n").succeeds().prints("heard: ping");
+}
+
 /// As Kubernetes does it: the name is a link by way of a link, which is replaced as a whole.
 #[test]
 fn links_within_the_folder_are_followed() {

@@ -19,12 +19,14 @@ impl Scene {
         home.identity("laptop", "p256", "client");
         home.peer("one", "p256", "server");
         home.peer("two", "p256", "server");
-        home.write("srv.pem", home.read("one.pem"));
-        home.write("srv.key", home.read("one.key"));
-        home.write("bundle.pem", home.read("ca/root.pem"));
+        // Not beside the state folder, which would stay closed.
+        std::fs::create_dir(home.path("tls")).expect("a folder");
+        home.write("tls/srv.pem", home.read("one.pem"));
+        home.write("tls/srv.key", home.read("one.key"));
+        home.write("tls/bundle.pem", home.read("ca/root.pem"));
         let backend = Backend::echo();
         let (server, port) = home.start_listening(&format!(
-            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --cert srv.pem --key srv.key --cacert bundle.pem --allow-all {more}",
+            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --cert tls/srv.pem --key tls/srv.key --cacert tls/bundle.pem --allow-all {more}",
             backend.port
         ));
         Self { home, server, port, _backend: backend }
@@ -39,7 +41,7 @@ impl Scene {
     }
 
     fn replace_by(&self, name: &str) {
-        for (from, to) in [(format!("{name}.pem"), "srv.pem"), (format!("{name}.key"), "srv.key")] {
+        for (from, to) in [(format!("{name}.pem"), "tls/srv.pem"), (format!("{name}.key"), "tls/srv.key")] {
             self.home.write("new", self.home.read(&from));
             std::fs::rename(self.home.path("new"), self.home.path(to)).expect("a file system");
         }
@@ -88,16 +90,16 @@ fn broken_files_leave_what_was_there_in_use() {
         assert_eq!(scene.presented(), "CN=one,O=Acme");
     };
     // The key of another certificate; rubbish; nothing.
-    scene.home.write("srv.key", scene.home.read("two.key"));
+    scene.home.write("tls/srv.key", scene.home.read("two.key"));
     complains("its public key is not the key's");
-    scene.home.write("srv.key", "rubbish");
+    scene.home.write("tls/srv.key", "rubbish");
     complains("srv.key");
-    std::fs::remove_file(scene.home.path("srv.key")).expect("it was there");
+    std::fs::remove_file(scene.home.path("tls/srv.key")).expect("it was there");
     complains("srv.key");
-    scene.home.write("srv.key", scene.home.read("one.key"));
-    scene.home.write("bundle.pem", "");
+    scene.home.write("tls/srv.key", scene.home.read("one.key"));
+    scene.home.write("tls/bundle.pem", "");
     complains("bundle.pem");
-    scene.home.write("bundle.pem", scene.home.read("ca/root.pem"));
+    scene.home.write("tls/bundle.pem", scene.home.read("ca/root.pem"));
     scene.replace_by("two");
     eventually("the new certificate is presented", || scene.presented() == "CN=two,O=Acme");
 }
@@ -112,7 +114,7 @@ fn the_bundle_of_cas_too_and_sessions_of_before_are_not_resumed() {
     ));
     assert_eq!(ask(plain, "ping\n"), "ping\n");
     let other = Elsewhere::new(&scene.home, "other");
-    scene.home.write("bundle.pem", scene.home.read(&other.root()));
+    scene.home.write("tls/bundle.pem", scene.home.read(&other.root()));
     scene.server.stderr.wait_for("reloaded; new connections use it");
     assert_eq!(ask(plain, "ping\n"), "");
     scene.server.stderr.wait_for("no trusted root vouches for");

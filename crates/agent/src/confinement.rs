@@ -1,4 +1,5 @@
-//! Closing off a process that holds no keystore but meets strangers: a tunnel.
+//! Closing off a process that holds no keystore but meets strangers: a tunnel. Landlock says what files and
+//! ports it has; seccomp takes away what Landlock does not see.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,10 +10,12 @@ use landlock::{
 };
 
 use crate::Error;
-use crate::sandbox::{Failure, LANDLOCK, LANDLOCK_ABI, enforced, only_thread};
+use crate::sandbox::{
+    Failure, LANDLOCK, LANDLOCK_ABI, SECCOMP, deny_ways_past_landlock, enforced, only_thread,
+};
 
-/// What a process keeps of the file system and of TCP when it closes itself off by Landlock. It keeps what
-/// it has open, and UDP; it can run no programs.
+/// What a process keeps of the file system and of TCP when it closes itself off. It keeps what it has open,
+/// Unix sockets and UDP; it can run no programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
     /// Files to read, and folders below which files are read. What does not exist is passed over.
@@ -46,14 +49,21 @@ impl Confinement {
     }
 
     /// Closes this thread off, which has to be the process's only one, and those that it starts. There is no
-    /// way back, also not for programs that it would run.
+    /// way back. System calls that go past Landlock are taken away too: running programs, MPTCP and its kin,
+    /// and listening on any port if there is none to listen on.
     ///
     /// # Errors
     /// [`Error::Confinement`] if that is not in force, or not all of it: the kernel lacks it, in whole or in
     /// part, or there are other threads.
     pub fn close(&self) -> Result<(), Error> {
-        let closed = only_thread().and_then(|()| self.restrict());
-        closed.map_err(|reason| Error::Confinement { measure: LANDLOCK, reason: reason.to_string() })
+        let failed = |measure, reason: Failure| Error::Confinement { measure, reason: reason.to_string() };
+        only_thread().map_err(|reason| failed(LANDLOCK, reason))?;
+        let landlock = self.restrict();
+        let listens = !self.listen.is_empty() || !self.sockets.is_empty();
+        // Where one is not to be had, the other one still is.
+        let seccomp = deny_ways_past_landlock(listens);
+        landlock.map_err(|reason| failed(LANDLOCK, reason))?;
+        seccomp.map_err(|reason| failed(SECCOMP, reason))
     }
 
     fn restrict(&self) -> Result<(), Failure> {
@@ -95,8 +105,10 @@ mod tests {
     use std::thread;
 
     use enclasp_keystore::durable;
+    use rustix::net::{AddressFamily, SocketType};
 
     use super::*;
+    use crate::sandbox::tests::ways_past_landlock;
 
     /// It holds for one thread, so that a test can close itself in.
     #[test]
@@ -133,8 +145,13 @@ mod tests {
             denied("write where it reads", fs::write(path("certificates/b"), b"b").unwrap_err());
             denied("make a folder", fs::create_dir(path("identities/sub")).unwrap_err());
             denied("make a file beside sockets", fs::write(path("run/file"), b"b").unwrap_err());
-            denied("run a program", Command::new("/bin/true").spawn().unwrap_err());
+            // By seccomp, also where there is no file for Landlock to deny.
+            let error = Command::new("/bin/true").spawn().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
             denied("connect elsewhere", TcpStream::connect(shut).unwrap_err());
+            for (way, outcome) in ways_past_landlock(shut) {
+                denied(way, outcome.unwrap_err());
+            }
             denied("listen elsewhere", TcpListener::bind(("127.0.0.1", shut.port() ^ 1)).unwrap_err());
             assert_eq!(fs::read(path("certificates/a")).unwrap(), b"a");
             durable::replace(&path("identities/one"), b"1").unwrap();
@@ -146,6 +163,17 @@ mod tests {
             UnixStream::connect(path("outside/socket")).unwrap();
             TcpStream::connect(open).unwrap();
             TcpListener::bind("127.0.0.1:0").unwrap();
+        });
+        closed.join().unwrap();
+    }
+
+    /// As a worker does, whose parent listens.
+    #[test]
+    fn who_has_nothing_to_listen_on_cannot_listen_anywhere() {
+        let closed = thread::spawn(|| {
+            Confinement::default().close().unwrap();
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            assert_eq!(rustix::net::listen(&socket, 1), Err(rustix::io::Errno::PERM));
         });
         closed.join().unwrap();
     }

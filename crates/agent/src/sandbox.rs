@@ -27,7 +27,7 @@ pub(crate) type Measure = (String, Result<(), String>);
 pub(crate) type Failure = Box<dyn StdError>;
 
 pub(crate) const LANDLOCK: &str = "landlock";
-const SECCOMP: &str = "seccomp";
+pub(crate) const SECCOMP: &str = "seccomp";
 
 /// The Landlock version whose restrictions are asked for; an older kernel enforces what it knows.
 pub(crate) const LANDLOCK_ABI: ABI = ABI::V6;
@@ -152,6 +152,18 @@ pub(crate) fn enforced(status: &RestrictionStatus) -> Result<(), Failure> {
     }
 }
 
+/// Takes away the system calls that go past Landlock.
+pub(crate) fn deny_ways_past_landlock(listens: bool) -> Result<(), Failure> {
+    let denied: BpfProgram = SeccompFilter::new(
+        calls::denied(listens)?,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        std::env::consts::ARCH.try_into()?,
+    )?
+    .try_into()?;
+    Ok(seccompiler::apply_filter(&denied)?)
+}
+
 fn restrict_system_calls(needs: &Needs) -> Result<(), Failure> {
     let arch: TargetArch = std::env::consts::ARCH.try_into()?;
     // clone3 takes its flags from memory, where a filter cannot look; glibc falls back to clone
@@ -176,19 +188,34 @@ fn restrict_system_calls(needs: &Needs) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs::{self, File};
     use std::io::ErrorKind;
-    use std::net::TcpStream;
+    use std::net::{SocketAddr, TcpStream};
     use std::os::unix::fs::symlink;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::process::Command;
     use std::thread;
 
     use enclasp_keystore::durable;
+    use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::*;
+
+    /// What reaches an address by TCP though no rule of Landlock's is for its port.
+    pub(crate) fn ways_past_landlock(address: SocketAddr) -> [(&'static str, std::io::Result<()>); 4] {
+        let socket = |kind, protocol| socket(AddressFamily::INET, kind, protocol);
+        let fast = SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned());
+        let stream = socket(SocketType::STREAM, None).unwrap();
+        [
+            ("by MPTCP", socket(SocketType::STREAM, Some(ipproto::MPTCP)).map(drop)),
+            ("by SCTP", socket(SocketType::SEQPACKET, None).map(drop)),
+            ("by a raw socket", socket(SocketType::RAW, Some(ipproto::TCP)).map(drop)),
+            ("with data at once", sendto(&stream, b"x", fast, &address).map(drop)),
+        ]
+        .map(|(way, outcome)| (way, outcome.map_err(Into::into)))
+    }
 
     /// Both parts of the sandbox hold for one thread, so that a test can close itself in.
     #[test]
@@ -263,6 +290,9 @@ mod tests {
             denied("run a program", Command::new("/bin/true").spawn().unwrap_err());
             denied("connect elsewhere", TcpStream::connect(shut).unwrap_err());
             denied("listen", std::net::TcpListener::bind("127.0.0.1:0").unwrap_err());
+            for (way, outcome) in ways_past_landlock(shut) {
+                denied(way, outcome.unwrap_err());
+            }
             File::open("/etc/passwd").unwrap();
             TcpStream::connect(open).unwrap();
             fs::create_dir(tokens.join("new")).unwrap();

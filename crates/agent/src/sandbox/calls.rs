@@ -4,42 +4,114 @@ use std::collections::BTreeMap;
 
 use seccompiler::{SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
+use self::Comparison::{Eq, Masked, Ne};
 use super::Failure;
 use crate::needs::{Needs, Network};
 
+/// System calls, each with rules of which one has to hold; without any, it always does.
+pub(super) type Calls = BTreeMap<i64, Vec<SeccompRule>>;
+
 /// What serving takes, and what else `needs` says: no new programs and processes in any case, and
 /// no sockets and executable memory but for a driver.
-pub(super) fn allowed(needs: &Needs) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Failure> {
-    let mut calls: BTreeMap<i64, Vec<SeccompRule>> = SERVING.iter().map(|call| (*call, Vec::new())).collect();
-    let flags = |argument, mask: i32, value: i32| {
-        let operator = SeccompCmpOp::MaskedEq(mask as u64);
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)?;
-        SeccompRule::new(vec![condition])
-    };
+pub(super) fn allowed(needs: &Needs) -> Result<Calls, Failure> {
+    let mut calls: Calls = SERVING.iter().map(|call| (*call, Vec::new())).collect();
     let thread = libc::CLONE_THREAD | libc::CLONE_VM;
-    calls.insert(libc::SYS_clone, vec![flags(0, thread, thread)?]);
+    calls.insert(libc::SYS_clone, vec![rule(&[(0, Masked(thread), thread)])?]);
     // The name of a thread.
-    calls.insert(libc::SYS_prctl, vec![flags(0, -1, libc::PR_SET_NAME)?]);
+    calls.insert(libc::SYS_prctl, vec![rule(&[(0, Eq, libc::PR_SET_NAME)])?]);
     // To itself, which is how a program that found itself broken ends.
-    let own =
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
-    calls.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![own])?]);
+    calls.insert(libc::SYS_tgkill, vec![rule(&[(0, Eq, std::process::id().cast_signed())])?]);
+    // A connection that begins with its data is one that Landlock does not see.
+    for (call, argument) in SENDING.into_iter().take(2) {
+        calls.insert(call, vec![rule(&[(argument, Masked(libc::MSG_FASTOPEN), 0)])?]);
+    }
     if needs.foreign {
         calls.extend(DRIVING.iter().map(|call| (*call, Vec::new())));
-        let families: &[i32] = match needs.network {
-            Network::None => &[libc::AF_UNIX],
-            Network::Ports(_) | Network::Any => {
-                &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK]
+        let mut sockets = vec![rule(&[(0, Eq, libc::AF_UNIX)])?];
+        if needs.network != Network::None {
+            sockets.push(rule(&[(0, Eq, libc::AF_NETLINK)])?);
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                sockets.push(rule(&[(0, Eq, family), (1, Masked(KIND), libc::SOCK_DGRAM)])?);
+                for protocol in [0, libc::IPPROTO_TCP] {
+                    let stream = (1, Masked(KIND), libc::SOCK_STREAM);
+                    sockets.push(rule(&[(0, Eq, family), stream, (2, Eq, protocol)])?);
+                }
             }
-        };
-        let families: Result<Vec<_>, _> = families.iter().map(|family| flags(0, -1, *family)).collect();
-        calls.insert(libc::SYS_socket, families?);
+        }
+        calls.insert(libc::SYS_socket, sockets);
+        let (call, argument) = SENDING[2];
+        calls.insert(call, vec![rule(&[(argument, Masked(libc::MSG_FASTOPEN), 0)])?]);
+        calls.insert(
+            libc::SYS_setsockopt,
+            vec![rule(&[(1, Ne, libc::IPPROTO_TCP)])?, rule(&[(2, Ne, libc::TCP_FASTOPEN_CONNECT)])?],
+        );
     } else {
-        calls.insert(libc::SYS_mmap, vec![flags(2, libc::PROT_EXEC, 0)?]);
-        calls.insert(libc::SYS_mprotect, vec![flags(2, libc::PROT_EXEC, 0)?]);
+        calls.insert(libc::SYS_mmap, vec![rule(&[(2, Masked(libc::PROT_EXEC), 0)])?]);
+        calls.insert(libc::SYS_mprotect, vec![rule(&[(2, Masked(libc::PROT_EXEC), 0)])?]);
     }
     Ok(calls)
 }
+
+/// What goes past Landlock, which knows files that are run and the ports of plain TCP: programs in memory,
+/// other protocols that reach who speaks TCP, connections that begin with their data, and unless the
+/// process `listens`, listening on a port that the system chooses.
+pub(super) fn denied(listens: bool) -> Result<Calls, Failure> {
+    let never = [libc::SYS_execve, libc::SYS_execveat, libc::SYS_ptrace, libc::SYS_io_uring_setup];
+    let mut calls: Calls = never.into_iter().map(|call| (call, Vec::new())).collect();
+    if !listens {
+        calls.insert(libc::SYS_listen, Vec::new());
+    }
+    let [unix, inet, inet6, netlink] =
+        [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(|family| (0, Ne, family));
+    let mut sockets = vec![rule(&[unix, inet, inet6, netlink])?];
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let stream = (1, Masked(KIND), libc::SOCK_STREAM);
+        sockets.push(rule(&[(0, Eq, family), stream, (2, Ne, 0), (2, Ne, libc::IPPROTO_TCP)])?);
+        for kind in [libc::SOCK_RAW, libc::SOCK_SEQPACKET, libc::SOCK_DCCP] {
+            sockets.push(rule(&[(0, Eq, family), (1, Masked(KIND), kind)])?);
+        }
+    }
+    calls.insert(libc::SYS_socket, sockets);
+    for (call, argument) in SENDING {
+        calls.insert(call, vec![rule(&[(argument, Masked(libc::MSG_FASTOPEN), libc::MSG_FASTOPEN)])?]);
+    }
+    calls.insert(
+        libc::SYS_setsockopt,
+        vec![rule(&[(1, Eq, libc::IPPROTO_TCP), (2, Eq, libc::TCP_FASTOPEN_CONNECT)])?],
+    );
+    Ok(calls)
+}
+
+/// A rule of conditions that all have to hold: which argument, compared how, with what.
+fn rule(conditions: &[(u8, Comparison, i32)]) -> Result<SeccompRule, Failure> {
+    let conditions: Result<Vec<_>, _> = conditions
+        .iter()
+        .map(|(argument, comparison, value)| {
+            let operator = match comparison {
+                Eq => SeccompCmpOp::Eq,
+                Ne => SeccompCmpOp::Ne,
+                Masked(mask) => SeccompCmpOp::MaskedEq(u64::from(mask.cast_unsigned())),
+            };
+            let value = u64::from(value.cast_unsigned());
+            SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, operator, value)
+        })
+        .collect();
+    Ok(SeccompRule::new(conditions?)?)
+}
+
+/// How an argument is compared; with a mask, only its bits.
+#[derive(Clone, Copy)]
+enum Comparison {
+    Eq,
+    Ne,
+    Masked(i32),
+}
+
+/// The part of a socket's type that is no flag.
+const KIND: i32 = 0xf;
+
+/// What sends, and which argument its flags are.
+const SENDING: [(i64, u8); 3] = [(libc::SYS_sendto, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendmmsg, 3)];
 
 /// What every agent does.
 const SERVING: &[i64] = &[
@@ -47,8 +119,6 @@ const SERVING: &[i64] = &[
     libc::SYS_listen,
     libc::SYS_accept4,
     libc::SYS_recvfrom,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
     libc::SYS_pipe2,
     libc::SYS_tee,
     libc::SYS_read,
@@ -123,7 +193,6 @@ const DRIVING: &[i64] = &[
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_recvmsg,
-    libc::SYS_sendmmsg,
     libc::SYS_recvmmsg,
     libc::SYS_ioctl,
     libc::SYS_pselect6,

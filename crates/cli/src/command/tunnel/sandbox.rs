@@ -34,13 +34,17 @@ pub(super) fn needs(
     listens: bool,
 ) -> Outcome<Confinement> {
     let mut needs = Confinement { readable: HOSTNAME.map(PathBuf::from).into(), ..Confinement::default() };
+    let private = Private::of(agents);
+    let around = |file: &Path| private.around(file);
     let mut connect = Some(Vec::new());
     for plan in plans {
         needs.readable.extend(plan.files().into_iter().flat_map(around));
         let pins = plan.source.keys(agents).iter().filter_map(pin_file).collect::<Vec<_>>();
         needs.readable.extend(pins.iter().flat_map(|file| around(file)));
         if plan.presents_identity() {
-            needs.writable.insert(agents.state()?.root().join("identities"));
+            let identities = agents.state()?.root().join("identities");
+            let kept = if plan.renew { &mut needs.writable } else { &mut needs.readable };
+            kept.insert(identities);
         }
         // Whom a certificate names, and an authority, may be anywhere.
         connect = connect.filter(|_| !plan.reaches_anywhere());
@@ -83,12 +87,45 @@ fn listen(endpoint: &Endpoint, needs: &mut Confinement) {
     }
 }
 
-/// The folder of a file, and that which a link leads to: a file that is replaced by another of the same name
-/// is another one to the sandbox. In the root folder there is only the file.
-fn around(file: &Path) -> Vec<PathBuf> {
-    let whole = |folder: PathBuf| if folder.parent().is_none() { file.to_owned() } else { folder };
-    let real = file.canonicalize().ok();
-    [folder(file), real.as_deref().and_then(folder)].into_iter().flatten().map(whole).collect()
+/// Folders that hold more than a tunnel's files: the user's own, and that of the keys, identities and logs.
+struct Private {
+    home: Option<PathBuf>,
+    state: Option<PathBuf>,
+}
+
+impl Private {
+    fn of(agents: &Agents) -> Self {
+        let real = |folder: &Path| folder.canonicalize().ok();
+        let home = std::env::home_dir().as_deref().and_then(real);
+        Self { home, state: agents.state().ok().and_then(|state| real(state.root())) }
+    }
+
+    /// The folder of a file, and that which a link leads to: a file that is replaced by another of the same
+    /// name is another one to the sandbox. Of a folder that holds what is private, and of the root folder, there
+    /// is only the file.
+    fn around(&self, file: &Path) -> Vec<PathBuf> {
+        let real = file.canonicalize().ok();
+        let whole = |folder: PathBuf| match self.is_in(&folder) {
+            true => {
+                tracing::info!(
+                    file = %file.display(),
+                    "its folder holds more than certificates and stays closed: what takes its place is seen after a restart"
+                );
+                file.to_owned()
+            }
+            false => folder,
+        };
+        [folder(file), real.as_deref().and_then(folder)].into_iter().flatten().map(whole).collect()
+    }
+
+    fn is_in(&self, folder: &Path) -> bool {
+        let real = folder.canonicalize();
+        let folder = real.as_deref().unwrap_or(folder);
+        let mut private = self.home.iter().chain(&self.state);
+        folder.parent().is_none()
+            || private.any(|private| private.starts_with(folder))
+            || self.state.as_ref().is_some_and(|state| folder.starts_with(state))
+    }
 }
 
 fn folder(file: &Path) -> Option<PathBuf> {
@@ -101,18 +138,31 @@ mod tests {
 
     #[test]
     fn a_file_in_the_root_folder_opens_nothing_else() {
-        assert_eq!(around(Path::new("/cert.pem")), [PathBuf::from("/cert.pem")]);
-        assert_eq!(around(Path::new("/etc/enclasp/cert.pem")), [PathBuf::from("/etc/enclasp")]);
+        let state = "/home/ann/.local/state/enclasp";
+        let private = Private { home: Some("/home/ann".into()), state: Some(state.into()) };
+        for (file, opened) in [
+            ("/cert.pem", "/cert.pem"),
+            ("/etc/enclasp/cert.pem", "/etc/enclasp"),
+            ("/home/cert.pem", "/home/cert.pem"),
+            ("/home/ann/cert.pem", "/home/ann/cert.pem"),
+            ("/home/ann/tls/cert.pem", "/home/ann/tls"),
+            ("/home/ann/.local/state/cert.pem", "/home/ann/.local/state/cert.pem"),
+            ("/home/ann/.local/state/enclasp/keys/a", "/home/ann/.local/state/enclasp/keys/a"),
+        ] {
+            assert_eq!(private.around(Path::new(file)), [PathBuf::from(opened)], "{file}");
+        }
     }
 
     #[test]
     fn a_link_is_followed() {
+        let private = Private { home: None, state: None };
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().canonicalize().unwrap();
         std::fs::create_dir_all(folder.join("archive")).unwrap();
         std::fs::create_dir_all(folder.join("live")).unwrap();
         std::fs::write(folder.join("archive/cert1.pem"), "").unwrap();
         std::os::unix::fs::symlink("../archive/cert1.pem", folder.join("live/cert.pem")).unwrap();
-        assert_eq!(around(&folder.join("live/cert.pem")), [folder.join("live"), folder.join("archive")]);
+        let opened = private.around(&folder.join("live/cert.pem"));
+        assert_eq!(opened, [folder.join("live"), folder.join("archive")]);
     }
 }
