@@ -1,5 +1,6 @@
 //! What every backend has to do: one suite, run against each.
 
+use std::thread;
 use std::time::Instant;
 
 use crate::{
@@ -39,6 +40,24 @@ pub fn run(keystore: &dyn Keystore, uri: impl Fn(&str) -> KeyUri, algorithms: &[
         keystore.delete(&spec.uri).unwrap_or_else(|e| panic!("{algorithm}: cannot delete: {e}"));
         absent_keys_are_absent(keystore, &spec.uri);
     }
+}
+
+/// Has four callers make the key `uri` at once, of whom one may. Apart from the suite, as it takes a device
+/// with room for several sessions.
+///
+/// # Panics
+/// If none or several have made it.
+pub fn one_of_several_at_once_makes_a_key(keystore: &dyn Keystore, uri: KeyUri) {
+    let spec = KeySpec::new(uri);
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let callers: Vec<_> = (0..4).map(|_| scope.spawn(|| keystore.create(&spec).err())).collect();
+        callers.into_iter().map(|caller| caller.join().expect("no panic")).collect()
+    });
+    let made = outcomes.iter().filter(|outcome| outcome.is_none()).count();
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Some(Error::Exists { .. }))).count();
+    assert_eq!((made, refused), (1, 3), "one of four that ask at once makes the key: {outcomes:?}");
+    keystore.delete(&spec.uri).expect("the key that was made");
+    absent_keys_are_absent(keystore, &spec.uri);
 }
 
 fn absent_keys_are_absent(keystore: &dyn Keystore, uri: &KeyUri) {

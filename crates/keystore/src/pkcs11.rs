@@ -25,7 +25,7 @@ mod token;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use aws_lc_rs::rand;
@@ -53,6 +53,8 @@ struct Shared {
     path: PathBuf,
     proofs: ProofStore,
     pins: Box<dyn GivePin>,
+    /// Held while a key is made: a token does not mind several of one name.
+    creating: Mutex<()>,
 }
 
 /// On whose behalf a token is used: what messages name, and who can answer for a PIN.
@@ -78,6 +80,7 @@ impl Pkcs11Keystore {
             module: Module::load(module)?,
             proofs: ProofStore::open(proofs)?,
             pins: Box::new(pins),
+            creating: Mutex::default(),
         })))
     }
 
@@ -160,6 +163,7 @@ impl Keystore for Pkcs11Keystore {
             algorithm: spec.algorithm,
             always_authenticate: spec.policy.presence == Presence::Confirm,
         };
+        let creating = self.0.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let (token, found) = self.0.on_token(
             &caller,
             |module| select(module, &spec.uri),
@@ -174,6 +178,7 @@ impl Keystore for Pkcs11Keystore {
                 Ok((token.id.clone(), found))
             },
         )?;
+        drop(creating);
         let mut key = self.key(&spec.uri, token, &found)?;
         key.info.created = SystemTime::now();
         match self.proved(key) {

@@ -10,6 +10,7 @@ fn softhsm_conforms() {
         let keystore = place.keystore(&Pins::new("1234"));
         let algorithms = [Algorithm::P256, Algorithm::P384, Algorithm::Ed25519, Algorithm::Rsa];
         conformance::run(&keystore, |name| place.uri(name), &algorithms);
+        conformance::one_of_several_at_once_makes_a_key(&keystore, place.uri("race"));
         let left = place.tool(&["--list-objects"]).stdout;
         assert!(!String::from_utf8_lossy(&left).contains("Object"), "nothing is left on the token");
         assert_eq!(std::fs::read_dir(place.folder.join("proofs")).unwrap().count(), 0, "nor any proof");
@@ -22,6 +23,7 @@ fn kryoptic_conforms() {
         let keystore = place.keystore(&Pins::new("1234"));
         let algorithms = [Algorithm::P256, Algorithm::P384, Algorithm::Rsa];
         conformance::run(&keystore, |name| place.uri(name), &algorithms);
+        conformance::one_of_several_at_once_makes_a_key(&keystore, place.uri("race"));
     });
 }
 
