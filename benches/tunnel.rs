@@ -1,5 +1,5 @@
 //! The tunnel beside other TLS proxies, on one machine under one load:
-//! `cargo bench -p enclasp-benches --bench tunnel -- [--json] [--rounds N] [--svg FILE] [--idle N]`.
+//! `cargo bench -p enclasp-benches --bench tunnel -- [--json] [--rounds N] [--svg FILE] [--idle N] [--only NAME]`.
 //!
 //! Load, service and proxies are processes of their own; what is compared is the CPU time of the
 //! proxy, with its workers and its agent, what a client waits for, and memory. `ENCLASP` names the
@@ -42,7 +42,11 @@ fn main() -> Outcome<()> {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     settings.idle = settings.idle.min(max_connections());
     let bench = Bench { material: Material::new()?, echo: Echo::start()?, enclasp: enclasp()? };
-    let products: Vec<Product> = Product::ALL.into_iter().filter(installed).collect();
+    let products: Vec<Product> = Product::ALL
+        .into_iter()
+        .filter(|product| product.name().contains(&settings.only))
+        .filter(installed)
+        .collect();
     let mut report = Report::new(settings.rounds);
 
     let mut rounds = vec![Vec::new(); products.len()];
@@ -102,11 +106,13 @@ struct Settings {
     rounds: usize,
     svg: Option<PathBuf>,
     idle: usize,
+    /// What the names of the products contain that are measured.
+    only: String,
 }
 
 impl Settings {
     fn from_arguments() -> Outcome<Self> {
-        let mut settings = Self { json: false, rounds: 9, svg: None, idle: 10_000 };
+        let mut settings = Self { json: false, rounds: 9, svg: None, idle: 10_000, only: String::new() };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} takes a value"));
@@ -116,8 +122,11 @@ impl Settings {
                 "--rounds" => settings.rounds = value()?.parse::<std::num::NonZeroUsize>()?.get(),
                 "--svg" => settings.svg = Some(value()?.into()),
                 "--idle" => settings.idle = value()?.parse::<std::num::NonZeroUsize>()?.get(),
+                "--only" => settings.only = value()?,
                 other => {
-                    return Err(format!("`{other}` is not one of --json, --rounds, --svg, --idle").into());
+                    return Err(
+                        format!("`{other}` is not one of --json, --rounds, --svg, --idle, --only").into()
+                    );
                 }
             }
         }
