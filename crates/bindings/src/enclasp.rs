@@ -108,7 +108,8 @@ impl Enclasp {
             policy: policy(asks),
             capabilities: Capabilities::default(),
             access: Access::default(),
-            origin: Origin::Generated,
+            // What holds the key is the program's to know: copies of it may exist.
+            origin: Origin::Imported,
             created: proofs.since(&spki)?.unwrap_or_else(SystemTime::now),
             spki,
         };
