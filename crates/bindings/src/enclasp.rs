@@ -60,14 +60,9 @@ impl Enclasp {
     pub fn open_or_make_key(&self, uri: String, key_type: KeyType, asks: bool) -> Result<Arc<Key>> {
         let uri: KeyUri = uri.parse()?;
         let keystore = self.state.keystore(&uri)?;
-        let key = match keystore.open(&uri) {
-            Err(Error::Absent { .. }) => {
-                let (algorithm, policy) = (key_type.algorithm(), policy(asks));
-                keystore.create(&KeySpec { uri, algorithm, policy, access: Access::default() })
-            }
-            opened => opened,
-        };
-        Ok(Arc::new(Key(Arc::from(key?))))
+        let (algorithm, policy) = (key_type.algorithm(), policy(asks));
+        let spec = KeySpec { uri, algorithm, policy, access: Access::default() };
+        Ok(Arc::new(Key(Arc::from(keystore.open_or_create(&spec)?))))
     }
 
     /// Gives the agent that holds the key its PIN, or that of its token, for as long as the agent runs.
