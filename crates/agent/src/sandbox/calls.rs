@@ -21,9 +21,12 @@ pub(super) fn allowed(needs: &Needs) -> Result<Calls, Failure> {
     calls.insert(libc::SYS_prctl, vec![rule(&[(0, Eq, libc::PR_SET_NAME)])?]);
     // To itself, which is how a program that found itself broken ends.
     calls.insert(libc::SYS_tgkill, vec![rule(&[(0, Eq, std::process::id().cast_signed())])?]);
-    // A connection that begins with its data is one that Landlock does not see.
-    for (call, argument) in SENDING.into_iter().take(2) {
-        calls.insert(call, vec![rule(&[(argument, Masked(libc::MSG_FASTOPEN), 0)])?]);
+    for (call, argument) in SENDING {
+        // Only drivers send several messages at once.
+        if needs.foreign || call != libc::SYS_sendmmsg {
+            // A connection that begins with its data is one that Landlock does not see.
+            calls.insert(call, vec![rule(&[(argument, Masked(libc::MSG_FASTOPEN), 0)])?]);
+        }
     }
     if needs.foreign {
         calls.extend(DRIVING.iter().map(|call| (*call, Vec::new())));
@@ -39,8 +42,6 @@ pub(super) fn allowed(needs: &Needs) -> Result<Calls, Failure> {
             }
         }
         calls.insert(libc::SYS_socket, sockets);
-        let (call, argument) = SENDING[2];
-        calls.insert(call, vec![rule(&[(argument, Masked(libc::MSG_FASTOPEN), 0)])?]);
         calls.insert(
             libc::SYS_setsockopt,
             vec![rule(&[(1, Ne, libc::IPPROTO_TCP)])?, rule(&[(2, Ne, libc::TCP_FASTOPEN_CONNECT)])?],
