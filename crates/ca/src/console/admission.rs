@@ -194,7 +194,7 @@ impl<F: DeserializeOwned> FromRequest<Arc<Console>> for Change<F> {
         let operator = request.extensions().get::<Operator>().cloned();
         let operator = operator.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "Nobody is here."))?;
         if let Err(problem) = operator.must_be_admin() {
-            // Once in a while: the record is for ever.
+            // Not each time, as the record is for ever: again only after it has kept away for a while.
             if console.is_new(&operator.record.serial, false) {
                 let event = json!({ "event": "refused", "reason": problem.reason(), "by": operator.who });
                 operator.authority.store().note(event).await?;
