@@ -7,7 +7,7 @@ mod nginx;
 mod openssl;
 mod situation;
 
-pub(crate) use bindings::{JNA, c, kotlin, python};
+pub(crate) use bindings::{JNA, Service, c, kotlin, python};
 pub(crate) use java::{Java, JavaClient, java_on_revocation};
 pub(crate) use misbehaving::{Ending, Lie, misbehave};
 pub(crate) use nginx::Nginx;

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::home::Home;
 use super::net::free_port;
+use super::ports::free_ports;
 use super::process::Running;
 
 /// The types of key that scenarios go through.
@@ -23,7 +24,20 @@ impl Home {
         home
     }
 
-    /// The same, serving: the home, the server, and its port.
+    /// The same, to be served on the first of `ports` consecutive ports, with its lists and OCSP on the second,
+    /// which is named in its certificates: the home, the first port, and that address.
+    pub(crate) fn with_public_authority(ports: u16) -> (Self, u16, String) {
+        let home = Self::new();
+        let port = free_ports(ports);
+        let public = format!("127.0.0.1:{}", port + 1);
+        home.enclasp(&format!(
+            "ca init --dir ca --name Acme --url https://127.0.0.1:{port} --http-url http://{public}"
+        ))
+        .succeeds();
+        (home, port, public)
+    }
+
+    /// As [`with_authority`](Self::with_authority), serving: the home, the server, and its port.
     pub(crate) fn with_serving_authority() -> (Self, Running, u16) {
         let home = Self::new();
         let port = free_port();

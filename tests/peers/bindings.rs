@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::harness::{Home, generated, run};
+use crate::harness::{Backend, Home, Running, generated, run};
 
 impl Home {
     /// `program` in this home, where it finds the keys and identities and the command that starts agents.
@@ -15,6 +15,31 @@ impl Home {
         program.current_dir(self.path("")).env("HOME", self.path("")).env("ENCLASP_STATE", self.state());
         program.env("ENCLASP_PROGRAM", env!("CARGO_BIN_EXE_enclasp"));
         program
+    }
+}
+
+/// A service of HTTP behind a tunnel that demands certificates, and the authority that enrols who may come in.
+pub(crate) struct Service {
+    pub(crate) tunnel: Running,
+    pub(crate) port: u16,
+    _backend: Backend,
+    _authority: Running,
+    /// It has a certificate `srv` for other servers.
+    pub(crate) home: Home,
+}
+
+impl Service {
+    /// For the one with this common name.
+    pub(crate) fn admitting(cn: &str) -> Self {
+        let (home, authority, _) = Home::with_serving_authority();
+        home.peer("srv", "p256", "server");
+        home.identity("https", "p256", "server");
+        let backend = Backend::http();
+        let (tunnel, port) = home.start_listening(&format!(
+            "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity https --cacert ca/root.pem --allow-cn {cn}",
+            backend.port
+        ));
+        Self { tunnel, port, _backend: backend, _authority: authority, home }
     }
 }
 

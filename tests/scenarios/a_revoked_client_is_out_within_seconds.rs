@@ -5,20 +5,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Backend, Home, VERSIONS, ask, eventually, free_ports, needs};
+use crate::harness::{Backend, Home, VERSIONS, ask, eventually, needs};
 
 #[test]
 fn a_revoked_client_is_out_within_seconds() {
     if !needs(&["openssl"]) {
         return;
     }
-    let home = Home::new();
-    let port = free_ports(2);
-    let public = format!("127.0.0.1:{}", port + 1);
-    home.enclasp(&format!(
-        "ca init --dir ca --name Acme --url https://127.0.0.1:{port} --http-url http://{public}"
-    ))
-    .succeeds();
+    let (home, port, public) = Home::with_public_authority(2);
     let ca = home.serve("ca", port);
     ca.stderr.wait_for(&format!("CRLs and OCSP on {public}"));
     home.identity("srv", "p256", "server");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{Home, eventually, free_ports, needs, run};
+use crate::harness::{Home, eventually, needs, run};
 
 /// The samples of `/metrics`, by name and labels.
 fn scrape(home: &Home, port: u16) -> BTreeMap<String, f64> {
@@ -21,13 +21,7 @@ fn metrics_and_the_log_tell_what_happens() {
     if !needs(&["curl"]) {
         return;
     }
-    let home = Home::new();
-    let port = free_ports(3);
-    let public = format!("127.0.0.1:{}", port + 1);
-    home.enclasp(&format!(
-        "ca init --dir ca --name Acme --url https://127.0.0.1:{port} --http-url http://{public}"
-    ))
-    .succeeds();
+    let (home, port, _) = Home::with_public_authority(3);
     let server = home
         .start(&format!("ca serve --dir ca --listen-metrics 127.0.0.1:{} --audit-file log.jsonl", port + 2));
     server.stderr.wait_for("metrics on 127.0.0.1:");

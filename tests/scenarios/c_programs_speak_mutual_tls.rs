@@ -1,28 +1,22 @@
 //! A program in C, compiled against our header, enrols a key behind a signer in C, renews, and connects with
 //! it; one that refuses or lies is told apart.
 
-use crate::harness::{Backend, Home, needs, run};
-use crate::peers::{c, s_server};
+use crate::harness::{needs, run};
+use crate::peers::{Service, c, s_server};
 
 #[test]
 fn c_programs_speak_mutual_tls() {
     if !needs(&["openssl", "cc"]) {
         return;
     }
-    let (home, _authority, _) = Home::with_serving_authority();
-    home.peer("srv", "p256", "server");
-    home.identity("https", "p256", "server");
-    let (server, port) = s_server(&home, "srv", "ca/root.pem", "");
-    let backend = Backend::http();
-    let (_https, https_port) = home.start_listening(&format!(
-        "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity https --cacert ca/root.pem --allow-cn own",
-        backend.port
-    ));
+    let https = Service::admitting("own");
+    let home = &https.home;
+    let (server, port) = s_server(home, "srv", "ca/root.pem", "");
     home.token("--cn own --san dns:own");
     home.openssl("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out own.key");
     home.openssl("pkey -in own.key -pubout -outform DER -out own.der");
-    let mut story = c(&home, "story");
-    story.arg("token").arg(port.to_string()).arg(https_port.to_string());
+    let mut story = c(home, "story");
+    story.arg("token").arg(port.to_string()).arg(https.port.to_string());
     run(home.user(story))
         .succeeds()
         .prints("absent: there is no key `soft:name=nobody`\nhint: ")

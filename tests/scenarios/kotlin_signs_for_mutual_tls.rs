@@ -2,25 +2,19 @@
 //! refuses, throws, lies about its scheme or does not come back is an error of its own connection, and of
 //! no other.
 
-use crate::harness::{Backend, Home, needs, run};
-use crate::peers::{JNA, kotlin, s_server};
+use crate::harness::{needs, run};
+use crate::peers::{JNA, Service, kotlin, s_server};
 
 #[test]
 fn kotlin_signs_for_mutual_tls() {
     if !needs(&["openssl", "java", "npm", JNA]) {
         return;
     }
-    let (home, _authority, _) = Home::with_serving_authority();
-    home.peer("srv", "p256", "server");
-    home.identity("https", "p256", "server");
-    let servers = [s_server(&home, "srv", "ca/root.pem", ""), s_server(&home, "srv", "ca/root.pem", "")];
-    let backend = Backend::http();
-    let (https, https_port) = home.start_listening(&format!(
-        "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity https --cacert ca/root.pem --allow-cn phone",
-        backend.port
-    ));
+    let https = Service::admitting("phone");
+    let home = &https.home;
+    let servers = [s_server(home, "srv", "ca/root.pem", ""), s_server(home, "srv", "ca/root.pem", "")];
     home.token("--cn phone --san dns:phone");
-    let ports = servers.iter().map(|(_, port)| *port).chain([https_port]);
+    let ports = servers.iter().map(|(_, port)| *port).chain([https.port]);
     let mut program = kotlin("Main");
     program.arg("token").args(ports.map(|port| port.to_string()));
     run(home.user(program))
@@ -39,6 +33,6 @@ fn kotlin_signs_for_mutual_tls() {
         .prints("blocks: Deadline: cannot sign with `signer:name=phone`: no answer before the deadline\n")
         .prints("agent soft:name=desktop [ed25519]\n");
     servers[0].0.stderr.wait_for_count("CN = phone", 3);
-    https.stderr.wait_for("CN=phone");
+    https.tunnel.stderr.wait_for("CN=phone");
     home.openssl("req -in phone.csr -noout -verify -subject").says("OK");
 }

@@ -1,26 +1,20 @@
 //! A program in Python makes a key, enrols with our authority, renews, and connects to servers that demand
 //! certificates, in each version of TLS and over HTTP.
 
-use crate::harness::{Backend, Home, needs, run};
-use crate::peers::{python, s_server};
+use crate::harness::{needs, run};
+use crate::peers::{Service, python, s_server};
 
 #[test]
 fn python_speaks_mutual_tls() {
     if !needs(&["openssl", "python3"]) {
         return;
     }
-    let (home, _authority, _) = Home::with_serving_authority();
-    home.peer("srv", "p256", "server");
-    home.identity("https", "p256", "server");
-    let (server, port) = s_server(&home, "srv", "ca/root.pem", "");
-    let backend = Backend::http();
-    let (https, https_port) = home.start_listening(&format!(
-        "server --listen 127.0.0.1:0 --target 127.0.0.1:{} --identity https --cacert ca/root.pem --allow-cn laptop",
-        backend.port
-    ));
+    let https = Service::admitting("laptop");
+    let home = &https.home;
+    let (server, port) = s_server(home, "srv", "ca/root.pem", "");
     let token = home.token("--cn laptop --san dns:laptop");
     let mut story = python("story");
-    story.arg("token").arg(port.to_string()).arg(https_port.to_string());
+    story.arg("token").arg(port.to_string()).arg(https.port.to_string());
     let done = run(home.user(story)).succeeds();
     let done = done
         .prints("absent: there is no key `soft:name=laptop`\nhint: ")
@@ -32,6 +26,6 @@ fn python_speaks_mutual_tls() {
         .prints("token: this is not an Enclasp token");
     assert!(!done.text().contains(&token), "a token is not repeated: {done}");
     server.stderr.wait_for_count("CN = laptop", 2);
-    https.stderr.wait_for("CN=laptop");
+    https.tunnel.stderr.wait_for("CN=laptop");
     home.openssl("req -in laptop.csr -noout -verify -subject").says("OK");
 }

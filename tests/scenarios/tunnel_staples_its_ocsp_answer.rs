@@ -1,7 +1,7 @@
 //! `--staple-ocsp`: clients that ask for it get the OCSP answer about the tunnel's certificate in the handshake, in
 //! both versions of TLS; OpenSSL and curl verify it. A revoked certificate has none.
 
-use crate::harness::{Backend, Done, Home, VERSIONS, eventually, free_ports, needs, run, run_with_input};
+use crate::harness::{Backend, Done, Home, VERSIONS, eventually, needs, run, run_with_input};
 
 fn asks(home: &Home, port: u16, version: &str) -> Done {
     let flag = format!("-tls{}", version.replace('.', "_"));
@@ -23,13 +23,7 @@ fn tunnel_staples_its_ocsp_answer() {
     if !needs(&["openssl", "curl"]) {
         return;
     }
-    let home = Home::new();
-    let port = free_ports(2);
-    let public = format!("127.0.0.1:{}", port + 1);
-    home.enclasp(&format!(
-        "ca init --dir ca --name Acme --url https://127.0.0.1:{port} --http-url http://{public}"
-    ))
-    .succeeds();
+    let (home, port, public) = Home::with_public_authority(2);
     let backend = Backend::http();
     home.identity("srv", "p256", "server");
     let tunnel = |flags: &str| {
